@@ -1,0 +1,144 @@
+"""Which modalities a case has (`available`), which the network is shown (`present`), and the names of subsets."""
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nnmiss.atomic_files import read_json
+from nnmiss.errors import NnmissError, nearest_names
+
+Present = tuple[bool, ...]  # one entry per modality, in channel order
+
+
+def modality_names(dataset_json: dict) -> list[str]:
+    """The modality names of a data set in channel order, from `channel_names`.
+
+    Raises NnmissError unless the keys are "0".."M-1", the names are distinct without case and free of '+' and '/'
+    (they become folder names), and there are at least two.
+    """
+    channels = dataset_json.get("channel_names") or dataset_json.get("modality")
+    if not isinstance(channels, dict) or sorted(channels, key=str) != sorted(map(str, range(len(channels)))):
+        raise NnmissError(f'dataset.json: "channel_names" must map "0", "1", ... to names, got {channels!r}')
+    names = [str(channels[str(i)]) for i in range(len(channels))]
+    if len({n.lower() for n in names}) < len(names):
+        raise NnmissError(f"dataset.json: modality names must differ without regard to case, got {names}")
+    bad = [n for n in names if not n or "+" in n or "/" in n]
+    if bad:
+        raise NnmissError(f"dataset.json: modality names may not be empty or contain '+' or '/', got {bad}")
+    if len(names) < 2:
+        raise NnmissError(f"nnmiss needs at least two modalities, dataset.json names {names}: use nnU-Net itself")
+    return names
+
+
+def all_subsets(num_modalities: int) -> list[Present]:
+    """All 2^M - 1 non-empty subsets, by size and then channel order: the row order of MetaKD's Table 1."""
+    return [
+        tuple(i in chosen for i in range(num_modalities))
+        for size in range(1, num_modalities + 1)
+        for chosen in combinations(range(num_modalities), size)
+    ]
+
+
+def reported_subsets(num_modalities: int) -> list[Present]:
+    """The subsets that automatic reports cover: all of them up to M = 5, else singles, all-but-one and the full set."""
+    everything = all_subsets(num_modalities)
+    if num_modalities <= 5:
+        return everything
+    return [s for s in everything if sum(s) in (1, num_modalities - 1, num_modalities)]
+
+
+def subset_name(present: Present, modalities: list[str]) -> str:
+    """'flair+t1ce' for the modalities that are True in `present`."""
+    return "+".join(name for name, shown in zip(modalities, present) if shown)
+
+
+def match_modality(name: str, modalities: list[str]) -> int:
+    """Channel index of a modality name, without regard to case. Raises NnmissError with the nearest names."""
+    lower = [m.lower() for m in modalities]
+    if name.strip().lower() not in lower:
+        raise NnmissError(f"modality {name!r} is not in this data set. {nearest_names(name.strip(), modalities)}")
+    return lower.index(name.strip().lower())
+
+
+def parse_subset(names: str | list[str], modalities: list[str]) -> Present:
+    """'flair+t1ce' or ['flair', 't1ce'] as a tuple of bools. Raises NnmissError for unknown names or an empty list."""
+    names = names.split("+") if isinstance(names, str) else list(names)
+    chosen = {match_modality(n, modalities) for n in names}
+    if not chosen:
+        raise NnmissError(f"a subset needs at least one modality. Known names: {', '.join(modalities)}.")
+    return tuple(i in chosen for i in range(len(modalities)))
+
+
+def read_availability(preprocessed_folder: str | Path, modalities: list[str]) -> dict[str, Present]:
+    """Case name -> available modalities, from `availability.json` of a preprocessed data set.
+
+    Raises NnmissError when the file is absent or was written for other modalities.
+    """
+    path = Path(preprocessed_folder) / "availability.json"
+    content = read_json(path, "availability table")
+    if content.get("modalities") != list(modalities):
+        raise NnmissError(f"{path} was written for modalities {content.get('modalities')}, dataset.json names "
+                          f"{modalities}: run nnmiss_plan_and_preprocess again")
+    return {case: tuple(map(bool, row)) for case, row in content["cases"].items()}
+
+
+def read_missing_table(path: str | Path, modalities: list[str]) -> dict[str, Present]:
+    """Case -> kept modalities of a simulated-missingness table (csv: case,<modality>,... with 1/0).
+
+    Raises NnmissError for other columns or cells, duplicate cases, or a case that keeps nothing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        tables = sorted(p.stem for p in path.parent.glob("*.csv"))
+        raise NnmissError(f"missingness table {path} not found. " + nearest_names(path.stem, tables or ["(none)"]))
+    table = pd.read_csv(path, dtype=str)
+    if list(table.columns) != ["case", *modalities]:
+        raise NnmissError(f"{path}: columns must be case,{','.join(modalities)}, got {','.join(table.columns)}")
+    kept = table[modalities].to_numpy()
+    bad = ~np.isin(kept, ["0", "1"])
+    if bad.any():
+        row = int(np.flatnonzero(bad.any(1))[0])
+        raise NnmissError(f"{path}: case {table['case'][row]} has cells other than 0 and 1: {list(kept[row])}")
+    if table["case"].duplicated().any():
+        raise NnmissError(f"{path}: case {table['case'][table['case'].duplicated()].iloc[0]} stands there twice")
+    rows = {case: tuple(cell == "1" for cell in cells) for case, cells in zip(table["case"], kept)}
+    empty = [case for case, row in rows.items() if not any(row)]
+    if empty:
+        raise NnmissError(f"{path}: these cases keep no modality at all: {', '.join(empty[:5])}")
+    return rows
+
+
+def apply_missing_table(available: dict[str, Present], kept: dict[str, Present]) -> dict[str, Present]:
+    """ANDs `kept` into `available`; cases that the table does not list stay as they are.
+
+    Raises NnmissError, naming them, for cases that would have nothing left.
+    """
+    result = {case: tuple(a and k for a, k in zip(row, kept.get(case, row))) for case, row in available.items()}
+    empty = [case for case, row in result.items() if not any(row)]
+    if empty:
+        raise NnmissError(f"the missingness table takes away every file of: {', '.join(empty[:5])}")
+    return result
+
+
+def draw_present(available: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Modality dropout per sample: the number kept is uniform in 1..(number available), then which; never none.
+
+    MetaKD section 8 drops 0 to 3 of 4 modalities; this is the same for any M and for cases that lack some.
+
+    Args:
+        available: (B, M) bool; every row has at least one True.
+        generator: the source of randomness; the same state draws the same subsets. On the CPU.
+
+    Returns:
+        (B, M) bool on the device of `available`, a subset of it, with no empty row.
+    """
+    have = available.cpu()
+    order = torch.rand(have.shape, generator=generator).masked_fill(~have, 2.0)  # (B, M), absent ones sort last
+    count = have.sum(1, keepdim=True)  # (B, 1)
+    keep = (torch.rand(count.shape, generator=generator) * count).long().clamp_max(count - 1) + 1  # (B, 1), 1..count
+    rank = order.argsort(1).argsort(1)  # (B, M)
+    return (rank < keep).to(available.device)

@@ -1,0 +1,54 @@
+"""The one exception that commands turn into a message instead of a traceback."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+
+class NnmissError(Exception):
+    """Bad input or a state the user can mend.
+
+    The message says what came, what was expected and what to do, and names the case and the file. Commands print
+    it without a traceback and exit with code 1 (see `command`).
+    """
+
+
+def nearest_names(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """A sentence that lists `known` names, the ones closest to `name` first. Returns text for an error message."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
+    nearest = [k for c in close for k in known if k.lower() == c]
+    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
+    return f"{hint}Known names: {', '.join(known)}."
+
+
+def command(main: Callable[[], int | None]) -> Callable[[], None]:
+    """Wraps the `main` of a command: errors and Ctrl-C become one message on stderr and an exit code.
+
+    `main` returns its exit code (None means 0). Exit codes: 0 done, 1 something failed and was named, 130 Ctrl-C.
+    """
+
+    @wraps(main)
+    def run() -> None:
+        try:
+            code = main() or 0
+        except NnmissError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 1
+        except KeyboardInterrupt:
+            print("\ninterrupted: everything already finished was kept, nothing half-written is left", file=sys.stderr)
+            code = 130
+        except PermissionError as error:
+            print(f"error: no permission for {error.filename}: choose a folder you may write to", file=sys.stderr)
+            code = 1
+        except OSError as error:
+            if error.errno is None:
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            print(f"error: {error.strerror}{where}", file=sys.stderr)
+            code = 1
+        sys.exit(code)
+
+    return run

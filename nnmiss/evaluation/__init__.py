@@ -1,0 +1,1 @@
+"""Metrics, subset tables, statistics and figures."""

@@ -1,0 +1,1 @@
+"""Predictors: one subset, each case's own, or all subsets with the encoders' work shared."""

@@ -1,0 +1,1 @@
+"""Network families: each offers encode one modality, fuse a subset, decode."""

@@ -1,0 +1,1 @@
+"""Cases with holes through nnU-Net's fingerprint and preprocessor."""

@@ -1,0 +1,1 @@
+"""nnU-Net's planners with the block the multi-encoder network needs."""

@@ -1,0 +1,52 @@
+"""Says which folder is which package, what nnmiss needs, and the commands it installs."""
+from setuptools import setup
+
+PACKAGES = {
+    "nnmiss": "nnmiss",
+    "nnmiss.preprocessing": "nnmiss/preprocessing",
+    "nnmiss.networks": "nnmiss/networks",
+    "nnmiss.losses": "nnmiss/losses",
+    "nnmiss.inference": "nnmiss/inference",
+    "nnmiss.evaluation": "nnmiss/evaluation",
+    "nnmiss.cli": "nnmiss/cli",
+    "nnmiss.nnunet_ext": "nnmiss/nnunet_ext",
+    "nnmiss.planners": "planners",
+    "nnmiss.trainers": "trainers",
+    "nnmiss.dataset_conversion": "dataset_conversion",
+}
+
+COMMANDS = (
+    "convert_dataset",
+    "phantom",
+    "plan_and_preprocess",
+    "train",
+    "predict",
+    "evaluate",
+    "demo",
+)
+
+setup(
+    packages=list(PACKAGES),
+    package_dir=PACKAGES,
+    install_requires=[
+        "nnunetv2>=2.8.1,<2.9",  # planning, preprocessing, augmentation, sliding window; internals are subclassed, hence the pin
+        "torch>=2.3",  # networks and training
+        "SimpleITK>=2.2.1",  # NIfTI with its geometry, as nnU-Net's default reader
+        "nibabel>=4",  # exact NIfTI headers in converters, phantoms and checks
+        "batchgenerators>=0.25.1",  # nnU-Net's file helpers and loader processes
+        "numpy>=1.26",  # arrays
+        "scipy>=1.11",  # k-d tree, morphology and statistical tests of the evaluation
+        "pandas>=2",  # results.csv and the tables made from it
+        "matplotlib>=3.7",  # figures
+        "tqdm>=4.60",  # progress bars
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",  # runs the tests
+            "medpy>=0.5",  # oracle for the pooled HD95 (GPL: never imported by nnmiss itself)
+            "surface-distance>=0.1",  # oracle for the BraTS 2023 HD95
+        ],
+        "dev": ["ruff>=0.6"],  # the linter CI runs
+    },
+    entry_points={"console_scripts": [f"nnmiss_{name} = nnmiss.cli.{name}:main" for name in COMMANDS]},
+)
