@@ -1,0 +1,111 @@
+"""nnmiss_predict: segments cases with whatever modalities they have, with named ones, or with every subset."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from nnmiss.atomic_files import writable_folder, write_json
+from nnmiss.availability import all_subsets, modality_names, parse_subset
+from nnmiss.cli.environment import choose_device, parse_fold
+from nnmiss.errors import NnmissError, command
+from nnmiss.inference.predict_cases import Output, predict_cases
+from nnmiss.inference.predictor import MissingModalityPredictor
+from nnmiss.inference.wanted import Wanted
+from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
+from nnmiss.preprocessing.raw_dataset import RawCase, list_cases
+from nnmiss.trainers import METHODS, method_class, method_of_trainer
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; flags that nnU-Net has too are called as in nnU-Net."""
+    p = argparse.ArgumentParser(prog="nnmiss_predict", description=__doc__)
+    p.add_argument("-i", required=True, metavar="FOLDER", help="input folder with CASE_0000.nii.gz ...; any channel of a "
+                   "case may be absent, but not all")
+    p.add_argument("-o", required=True, metavar="FOLDER", help="output folder; made if it is not there")
+    p.add_argument("-d", required=True, metavar="DATASET", help="dataset name or id the model was trained on")
+    p.add_argument("-m", required=True, metavar="METHOD", help=f"one of: {', '.join(METHODS)}")
+    p.add_argument("-f", nargs="+", default=None, metavar="FOLD", help="folds to ensemble. Default: every trained one")
+    p.add_argument("-c", default="3d_fullres", help="configuration. Default: 3d_fullres")
+    p.add_argument("-p", default="nnMissPlans", help="plans identifier. Default: nnMissPlans")
+    p.add_argument("--tag", default="", help="the --tag of the training")
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--modalities", nargs="+", metavar="NAME", help="show only these modalities")
+    which.add_argument("--subsets", nargs="+", metavar="A+B", help="predict these subsets, each into its own sub-folder")
+    which.add_argument("--all_subsets", action="store_true", help="predict all 2^M - 1 subsets")
+    p.add_argument("--save_probabilities", action="store_true", help="also write CASE.npz and CASE.pkl as nnU-Net does")
+    p.add_argument("--save_uncertainty", action="store_true", help="also write the entropy map CASE_entropy, 0 to 1")
+    p.add_argument("--continue_prediction", action="store_true", help="keep predictions that are already there")
+    p.add_argument("-step_size", type=float, default=0.5, help="step of the sliding window. Default: 0.5")
+    p.add_argument("--disable_tta", action="store_true", help="no mirroring: up to 8 times faster")
+    p.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint name. Default: checkpoint_final.pth")
+    p.add_argument("-nps", type=int, default=1, help="threads that resample and write results. Default: 1")
+    p.add_argument("-num_parts", type=int, default=1, help="split the cases over this many calls. Default: 1")
+    p.add_argument("-part_id", type=int, default=0, help="which of the parts this call is, from 0")
+    p.add_argument("-device", choices=["cuda", "cpu", "mps"], help="Default: cuda where there is a GPU, else cpu")
+    p.add_argument("--disable_progress_bar", action="store_true", help="no progress bars, for log files")
+    p.add_argument("--verbose", action="store_true", help="say more")
+    return p
+
+
+def model_folder(args: argparse.Namespace) -> Path:
+    """Where training put the model."""
+    plans = f"{args.p}-{args.tag}" if args.tag else args.p
+    trainer = method_class(args.m).__name__
+    return require_folder("nnUNet_results") / find_dataset_name(args.d) / f"{trainer}__{plans}__{args.c}"
+
+
+def wanted_subsets(args: argparse.Namespace, modalities: list[str]) -> Wanted:
+    """--modalities, --subsets and --all_subsets as one object. Raises NnmissError for unknown names."""
+    if args.all_subsets:
+        return Wanted(subsets=tuple(all_subsets(len(modalities))))
+    if args.subsets:
+        return Wanted(subsets=tuple(dict.fromkeys(parse_subset(s, modalities) for s in args.subsets)))
+    return Wanted(shown=parse_subset(args.modalities, modalities) if args.modalities else None)
+
+
+def input_cases(args: argparse.Namespace, file_ending: str) -> list[RawCase]:
+    """The cases of this call. Raises NnmissError for an input folder that is absent or empty, or a part out of range."""
+    if not Path(args.i).is_dir():
+        raise NnmissError(f"input folder {args.i} not found")
+    if not 0 <= args.part_id < args.num_parts:
+        raise NnmissError(f"-part_id {args.part_id} must be from 0 to {args.num_parts - 1} (-num_parts {args.num_parts})")
+    cases = list_cases(args.i, file_ending)
+    if not cases:
+        raise NnmissError(f"{args.i} has no files named CASE_0000{file_ending}, CASE_0001{file_ending}, ...")
+    return cases[args.part_id :: args.num_parts]
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs the command with these arguments (default: the command line's). Returns the exit code."""
+    args = parser().parse_args(arguments)
+    if not 0 < args.step_size <= 1:
+        raise NnmissError(f"-step_size must be above 0 and at most 1, got {args.step_size}")
+    folder = model_folder(args)
+    device = torch.device(choose_device(args.device))
+    predictor = MissingModalityPredictor(args.step_size, use_mirroring=not args.disable_tta, device=device,
+                                         perform_everything_on_device=device.type == "cuda", verbose=args.verbose,
+                                         allow_tqdm=not args.disable_progress_bar)
+    folds = [parse_fold(f) for f in args.f] if args.f else None
+    predictor.initialize_from_folder(folder, folds, args.chk, method_of_trainer)
+    wanted = wanted_subsets(args, modality_names(predictor.dataset_json))
+    cases = input_cases(args, predictor.dataset_json["file_ending"])
+    out = writable_folder(args.o)
+    write_json(out / "dataset.json", predictor.dataset_json)
+    write_json(out / "plans.json", predictor.plans_manager.plans)
+    write_json(out / "predict_from_raw_data_args.json", vars(args))
+    print(f"{len(cases)} case(s), model {folder.name}, fold(s) {', '.join(map(str, predictor.folds))}")
+    failures = predict_cases(
+        predictor, cases, wanted,
+        Output(out, args.save_probabilities, args.save_uncertainty, args.continue_prediction), args.nps)
+    print(f"{len(cases) - len(failures)} of {len(cases)} case(s) done, results in {out}")
+    if failures:
+        print(f"{len(failures)} failed:", *failures, sep="\n  ")
+    return 1 if failures else 0
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    main()

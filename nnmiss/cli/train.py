@@ -1,0 +1,108 @@
+"""nnmiss_train: trains a method on one fold, stage by stage, and validates every subset of modalities."""
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from nnmiss.cli.environment import choose_device, parse_fold
+from nnmiss.errors import NnmissError, command
+from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
+from nnmiss.trainers import METHODS, method_class
+from nnmiss.trainers.run import RunArguments, train
+from nnmiss.trainers.settings import parse_assignments
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; flags that nnU-Net has too are called as in nnU-Net."""
+    p = argparse.ArgumentParser(prog="nnmiss_train", description=__doc__)
+    p.add_argument("dataset", help="dataset name or id")
+    p.add_argument("method", help=f"one of: {', '.join(METHODS)}")
+    p.add_argument("fold", help="fold of the cross-validation, usually 0 to 4, or 'all'")
+    p.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration. Default: 3d_fullres")
+    p.add_argument("-p", dest="plans", default="nnMissPlans", help="plans identifier. Default: nnMissPlans")
+    p.add_argument("--seed", type=int, default=0, help="seed of everything random. Default: 0")
+    p.add_argument("--tag", default="", help="name of this run, to keep several of one method side by side")
+    p.add_argument("--missing", metavar="NAME", help="table missing/NAME.csv of simulated missingness for training cases")
+    p.add_argument("--stage", metavar="NAME", help="train this stage only. Default: all of the method's, in order")
+    p.add_argument("--preset", default="paper", help="paper (as published, the default) or official (the authors' code)")
+    p.add_argument("--set", dest="assignments", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                   help="settings, such as num_epochs=100 alpha=0.05 missing.num_epochs=20; '--set help' lists them")
+    p.add_argument("--c", dest="continue_training", action="store_true",
+                   help="continue from the last whole checkpoint. An interrupted run is continued without it too; "
+                        "delete its folder or give a --tag to start anew")
+    p.add_argument("--val", action="store_true", help="only run the final validation of a finished training")
+    p.add_argument("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final")
+    p.add_argument("--no_val", action="store_true", help="no final validation; --val does it later")
+    p.add_argument("--npz", action="store_true", help="save probabilities of the final validation as npz")
+    p.add_argument("-pretrained_weights", metavar="FILE", help="checkpoint to start from (nnU-Net's or ours)")
+    p.add_argument("-num_gpus", type=int, default=1, help="number of GPUs of this machine. Default: 1")
+    p.add_argument("-device", choices=["cuda", "cpu", "mps"], help="Default: cuda where there is a GPU, else cpu")
+    p.add_argument("--disable_progress_bar", action="store_true", help="no progress bars, for log files")
+    return p
+
+
+def print_settings(method: str) -> None:
+    """Lists what --set knows for a method, with the values of its presets."""
+    trainer = method_class(method)
+    for key, value in trainer.known_settings().items():
+        presets = [f"{name}: {changed[key]!r}" for name, changed in trainer.presets.items() if key in changed]
+        print(f"{key} = {value!r}" + (f"   ({', '.join(presets)})" if presets else ""))
+    print("stages (for stage.key=value):", ", ".join(stage.name for stage in trainer.stages))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs the command with these arguments (default: the command line's). Returns the exit code."""
+    args = parser().parse_args(arguments)
+    if args.assignments == ["help"]:
+        print_settings(args.method)
+        return 0
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        require_folder(variable)
+    method_class(args.method)
+    if args.continue_training and args.pretrained_weights:
+        raise NnmissError("--c continues a training and -pretrained_weights starts one: give only one of them")
+    asked = RunArguments(
+        dataset_name=find_dataset_name(args.dataset), method=args.method, fold=parse_fold(args.fold),
+        configuration=args.configuration, plans_name=args.plans, seed=args.seed, tag=args.tag, missing=args.missing,
+        stage=args.stage, preset=args.preset, assignments=parse_assignments(args.assignments),
+        pretrained_weights=args.pretrained_weights, device=choose_device(args.device),
+        show_progress=not args.disable_progress_bar, save_probabilities=args.npz)
+    if args.num_gpus > 1:
+        train_on_gpus(asked, args.num_gpus, args.val, args.val_best)
+        return 0
+    if asked.device == "cuda":
+        torch.backends.cudnn.benchmark = True
+    train(asked, args.val, args.val_best, args.no_val)
+    return 0
+
+
+def train_on_gpus(arguments: RunArguments, num_gpus: int, only_validate: bool, validate_best: bool) -> None:
+    """One process per GPU of this machine, as nnU-Net does. Raises NnmissError when there are fewer GPUs."""
+    have = torch.cuda.device_count()
+    if arguments.device != "cuda" or have < num_gpus:
+        raise NnmissError(f"-num_gpus {num_gpus} needs as many CUDA devices, this machine has {have}")
+    os.environ.setdefault("MASTER_ADDR", "localhost")
+    if "MASTER_PORT" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+    mp.spawn(_one_gpu, (num_gpus, arguments, only_validate, validate_best), nprocs=num_gpus, join=True)
+
+
+def _one_gpu(rank: int, num_gpus: int, arguments: RunArguments, only_validate: bool, validate_best: bool) -> None:
+    dist.init_process_group("nccl", rank=rank, world_size=num_gpus)
+    torch.cuda.set_device(rank)
+    torch.backends.cudnn.benchmark = True
+    train(arguments, only_validate, validate_best)
+    dist.destroy_process_group()
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    main()

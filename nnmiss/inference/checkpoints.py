@@ -1,0 +1,61 @@
+"""Checkpoints without pickled objects: read with `weights_only=True`, written atomically from plain values."""
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnmiss.atomic_files import replacing
+from nnmiss.errors import NnmissError
+
+
+def plain(value: Any) -> Any:
+    """`value` with NumPy scalars and arrays as Python numbers and lists, which `weights_only=True` accepts."""
+    if isinstance(value, dict):
+        return {plain(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(v) for v in value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value) if isinstance(value, torch.device) else value
+
+
+def write_checkpoint(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
+    """Saves `checkpoint` so that `path` is always the old or the new file, never half of one."""
+    with replacing(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def read_checkpoint(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Loads a checkpoint without ever running code that stands in it.
+
+    Stock nnU-Net's checkpoints log NumPy numbers; those, and nothing else besides tensors and plain values, are let in.
+
+    Raises:
+        NnmissError: the file is absent, damaged, holds other objects, or is not a nnU-Net checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NnmissError(f"checkpoint {path} not found: train first, or name another with -chk")
+    allowed = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
+    try:
+        with allowed(_numpy_numbers()):
+            checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        reason = str(error).split("\n")[0][:200]
+        raise NnmissError(f"checkpoint {path} was refused: it is damaged or holds objects other than tensors and "
+                          f"plain values, which could run code when loaded ({reason})") from None
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise NnmissError(f"{path} is not a nnU-Net checkpoint: it has no 'network_weights'")
+    return checkpoint
+
+
+def _numpy_numbers() -> list[Any]:
+    """What NumPy numbers are pickled with: the rebuilding function and the number types."""
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    kinds = ("float16", "float32", "float64", "int32", "int64", "bool")
+    return [multiarray.scalar, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]

@@ -1,0 +1,178 @@
+"""nnU-Net's predictor for any subset of modalities: each modality is encoded once per tile and chunk of subsets."""
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import nullcontext, redirect_stdout
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor
+from tqdm import tqdm
+
+from nnmiss.atomic_files import read_json
+from nnmiss.availability import Present, modality_names
+from nnmiss.errors import NnmissError
+from nnmiss.inference.checkpoints import read_checkpoint
+from nnmiss.inference.memory import how_many
+from nnmiss.networks.base import MissingModalityNetwork
+
+
+class MissingModalityPredictor(nnUNetPredictor):
+    """Sliding-window prediction of one or many subsets of the same preprocessed image.
+
+    Takes nnU-Net's arguments. Differs from stock in that tiles are accumulated in float32 (stock: half, which turns
+    a difference of 1e-5 in a tile into 0.08 in the fused logits), and that checkpoints are never unpickled.
+    """
+
+    def __init__(self, *args, device: torch.device, **kwargs):
+        with redirect_stdout(io.StringIO()):  # stock prints a note about results on the device for every CPU run
+            super().__init__(*args, device=device, **kwargs)
+
+    def initialize_from_folder(self, model_folder: str | Path, folds: list[int | str] | None, checkpoint_name: str,
+                               trainer_class_of) -> None:
+        """Loads a trained model; several folds become an ensemble.
+
+        Args:
+            model_folder: <Trainer>__<Plans>__<configuration>.
+            folds: fold numbers or "all"; None takes every numbered fold that has the checkpoint.
+            checkpoint_name: such as checkpoint_final.pth.
+            trainer_class_of: trainer name -> trainer class (nnmiss.trainers.method_of_trainer), given by the caller
+                because methods build on this package and not the other way round.
+
+        Raises:
+            NnmissError: no such model or fold, a refused checkpoint, or folds trained by different methods.
+        """
+        model_folder = Path(model_folder)
+        if not model_folder.is_dir():
+            raise NnmissError(f"no trained model in {model_folder}: train it first, or check -d, -m, -c, -p and --tag")
+        folds = folds if folds is not None else find_folds(model_folder, checkpoint_name)
+        dataset_json = read_json(model_folder / "dataset.json", "the model's dataset.json")
+        plans_manager = PlansManager(read_json(model_folder / "plans.json", "the model's plans"))
+        files = [model_folder / f"fold_{fold}" / checkpoint_name for fold in folds]
+        checkpoints = [read_checkpoint(file) for file in files]
+        names = {c.get("trainer_name") for c in checkpoints}
+        if len(names) > 1:
+            raise NnmissError(f"the folds of {model_folder} were trained by different trainers: {sorted(names)}")
+        first = checkpoints[0]
+        configuration_manager = plans_manager.get_configuration(first["init_args"]["configuration"])
+        network = trainer_class_of(first["trainer_name"]).build_network_architecture(
+            plans_manager, configuration_manager, len(modality_names(dataset_json)),
+            plans_manager.get_label_manager(dataset_json).num_segmentation_heads, enable_deep_supervision=False)
+        for file, checkpoint in zip(files, checkpoints):
+            self._check_weights(network, checkpoint["network_weights"], file)
+        self.manual_initialization(network, plans_manager, configuration_manager,
+                                   [c["network_weights"] for c in checkpoints], dataset_json, first["trainer_name"],
+                                   first.get("inference_allowed_mirroring_axes"))
+        network.load_state_dict(self.list_of_parameters[0])
+        self.model_folder, self.folds, self.checkpoint_name = model_folder, list(folds), checkpoint_name
+
+    @staticmethod
+    def _check_weights(network: MissingModalityNetwork, weights: dict, file: Path) -> None:
+        expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in weights.items()}
+        if expected != found:
+            wrong = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
+            raise NnmissError(f"{file} does not fit the network of its plans: {len(wrong)} tensors differ, such as "
+                              f"{wrong[0]} (plans: {expected.get(wrong[0])}, file: {found.get(wrong[0])}). Was the "
+                              "plans.json of the model folder changed?")
+
+    # ---- subsets ------------------------------------------------------------------------------------------------
+
+    def predict_subsets(self, data: Tensor, presents: list[Present]) -> Iterator[tuple[Present, np.ndarray]]:
+        """Logits of one preprocessed image under several subsets, one after the other.
+
+        Args:
+            data: (M, *spatial) float32, as the preprocessor gives it; absent channels hold anything.
+            presents: non-empty subsets of what the image has.
+
+        Yields:
+            (present, logits (K, *spatial) float32), in the order of `presents`. Subsets are worked on in chunks that
+            fit into memory, so the result of any number of modalities can be streamed.
+        """
+        voxels, heads = int(np.prod(data.shape[1:])), self.label_manager.num_segmentation_heads
+        at_once = how_many(voxels * heads * 4 * 3, torch.device("cpu"), 0.4, len(presents))
+        for start in range(0, len(presents), at_once):
+            chunk = presents[start : start + at_once]
+            logits = self._ensemble(data, torch.tensor(chunk))  # (S, K, *spatial)
+            for present, one in zip(chunk, logits):
+                yield present, one.numpy()
+
+    @torch.inference_mode()
+    def _ensemble(self, data: Tensor, presents: Tensor) -> Tensor:
+        """Mean logits over the folds, (S, K, *spatial) float32 on the CPU."""
+        self.network = self.network.to(self.device).eval()
+        if self.list_of_parameters is None:  # a network in training, for its own validation
+            return self._sliding_window(data, presents)
+        total = None
+        for parameters in self.list_of_parameters:
+            if len(self.list_of_parameters) > 1:
+                self.network.load_state_dict(parameters)
+            logits = self._sliding_window(data, presents)
+            total = logits if total is None else total.add_(logits)
+        return total.div_(len(self.list_of_parameters))
+
+    def _sliding_window(self, data: Tensor, presents: Tensor) -> Tensor:
+        patch = self.configuration_manager.patch_size
+        data, unpad = pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
+        slicers = self._internal_get_sliding_window_slicers(data.shape[1:])
+        subsets, heads, shape = len(presents), self.label_manager.num_segmentation_heads, data.shape[1:]
+        on = self._device_for(subsets * heads * int(np.prod(shape)) * 4)
+        logits = torch.zeros((subsets, heads, *shape), device=on)
+        weight = torch.zeros(shape, device=on)
+        gaussian = (compute_gaussian(tuple(patch), sigma_scale=1.0 / 8, value_scaling_factor=10, dtype=torch.float32,
+                                     device=on) if self.use_gaussian else torch.ones(tuple(patch), device=on))
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            for where in tqdm(slicers, disable=not self.allow_tqdm, leave=False, desc="tiles"):
+                tile = data[where].to(self.device)  # (M, *patch)
+                logits[(slice(None), *where)] += self._tile(tile, presents.to(self.device)).to(on).mul_(gaussian)
+                weight[where[1:]] += gaussian
+        logits = logits.div_(weight)[(slice(None), slice(None), *unpad[1:])].cpu()
+        if not torch.isfinite(logits).all():
+            raise NnmissError("the network's logits are not finite: the checkpoint is broken or the image's intensities "
+                              "are far outside those of training")
+        return logits
+
+    def _tile(self, tile: Tensor, presents: Tensor) -> Tensor:
+        """Logits of one tile, averaged over its mirrored versions: (S, K, *patch) float32."""
+        axes = (self.allowed_mirroring_axes or ()) if self.use_mirroring else ()
+        flips = [c for n in range(len(axes) + 1) for c in combinations([a + 1 for a in axes], n)]
+        network = self.network
+        width = network.encoder.output_channels[0]
+        # about six feature maps of the finest scale are alive at once while one item is decoded or encoded
+        item = tile[0].numel() * width * 4 * 6
+        batch = how_many(item, self.device, 0.25, 16)
+        together = max(1, min(len(flips), batch // int(presents.any(0).sum())))
+        total = 0
+        for start in range(0, len(flips), together):
+            some = flips[start : start + together]
+            images = torch.stack([tile.flip(flip) for flip in some])  # (T, M, *patch)
+            logits = network.forward_subsets(images, presents, batch)  # (T, S, K, *patch)
+            for one, flip in zip(logits, some):
+                total = total + one.flip([axis + 1 for axis in flip])
+        return total / len(flips)
+
+    def _device_for(self, needed: int) -> torch.device:
+        """Where results are accumulated: on the device if that leaves it half empty, else in main memory."""
+        if self.device.type == "cuda" and self.perform_everything_on_device:
+            return self.device if how_many(needed, self.device, 0.5, 2) > 1 else torch.device("cpu")
+        return torch.device("cpu")
+
+
+def find_folds(model_folder: Path, checkpoint_name: str) -> list[int | str]:
+    """The numbered folds of a model that have the checkpoint, else "all" if that was trained.
+
+    Raises NnmissError when nothing was trained to the end.
+    """
+    have = [p.parent.name.removeprefix("fold_") for p in sorted(Path(model_folder).glob(f"fold_*/{checkpoint_name}"))]
+    folds = [int(name) for name in have if name.isdigit()] or [name for name in have if name == "all"]
+    if not folds:
+        raise NnmissError(f"{model_folder} has no fold with {checkpoint_name}: finish training, or name a checkpoint "
+                          "that exists with -chk (checkpoint_best.pth, checkpoint_latest.pth)")
+    return folds

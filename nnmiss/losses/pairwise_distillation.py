@@ -1,0 +1,58 @@
+"""MetaKD's modality-weighted knowledge distillation between every pair of present modalities (Eq. 4 and 5)."""
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from nnmiss.errors import NnmissError, nearest_names
+
+DIRECTIONS = ("detached", "symmetric", "stronger")
+
+
+def pairwise_distillation(features: Tensor, index: Tensor, ratios: Tensor, p: int = 1,
+                          direction: str = "detached") -> Tensor:
+    """Sum over ordered pairs (i, j) of present modalities of w_i / w_j times the mean of |f_i - f_j|^p, batch mean.
+
+    Eq. 5 writes a norm; it is taken as the mean over elements (the official code's reduction), so that alpha means
+    the same at every feature size. p = 2 is the mean squared error of the paper's ablation (Fig. 3a).
+
+    Args:
+        features: (P, C, *spatial) packed features; with no spatial axes this is the loss for classification.
+        index: (B, M) long, item of each sample's modality, -1 where absent (nnmiss.networks.base.item_index).
+        ratios: (M, M), [i, j] = w_i / w_j, without gradient.
+        p: 1 or 2.
+        direction: "detached": i is the teacher and gets no gradient (official code); "symmetric": both get it
+            (Eq. 4 as written); "stronger": as detached, but only where w_i > w_j.
+
+    Returns:
+        Scalar float32; 0 (still attached to the graph) when no sample has two modalities.
+
+    Raises:
+        NnmissError: unknown direction or p.
+    """
+    if direction not in DIRECTIONS:
+        raise NnmissError(f"direction {direction!r} is unknown. {nearest_names(direction, DIRECTIONS)}")
+    if p not in (1, 2):
+        raise NnmissError(f"p must be 1 or 2, got {p}")
+    total = features.new_zeros((), dtype=torch.float32) + 0.0 * features.flatten()[0].float()
+    weight = ratios.tolist()
+    for row in index.tolist():
+        present = [m for m, item in enumerate(row) if item >= 0]
+        for i, j in combinations(present, 2):
+            f_i, f_j = features[row[i]].float(), features[row[j]].float()
+            total = total + _pair(f_i, f_j, weight[i][j], weight[j][i], p, direction)
+    return total / len(index)
+
+
+def _pair(f_i: Tensor, f_j: Tensor, w_ij: float, w_ji: float, p: int, direction: str) -> Tensor:
+    """Both directions of one pair: w_ij weighs i teaching j."""
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).abs().pow(p).mean()
+
+    if direction == "symmetric":
+        return (w_ij + w_ji) * distance(f_i, f_j)
+    if direction == "stronger":
+        w_ij, w_ji = (w_ij if w_ij > 1 else 0.0), (w_ji if w_ji > 1 else 0.0)
+    return w_ij * distance(f_i.detach(), f_j) + w_ji * distance(f_j.detach(), f_i)

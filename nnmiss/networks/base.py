@@ -1,0 +1,96 @@
+"""What every network family offers: encode one modality, fuse a subset, decode; so that subsets can share work."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def item_index(present: Tensor) -> Tensor:
+    """Where each (sample, modality) stands among the packed items: (B, M) long, -1 where the modality is not shown.
+
+    Packed items are ordered by sample, then by modality: the order of `x[present]`.
+    """
+    counted = present.flatten().long().cumsum(0).view_as(present) - 1  # (B, M)
+    return torch.where(present, counted, -1)
+
+
+class MissingModalityNetwork(nn.Module):
+    """A segmentation network that is shown any non-empty subset of M modalities.
+
+    Sub-classes write `encode`, `fuse` and `decode` and have an attribute `decoder` whose `deep_supervision` nnU-Net
+    switches. Absent modalities are never read, so their voxels may hold anything, NaN included.
+    """
+
+    def __init__(self, num_modalities: int):
+        super().__init__()
+        self.num_modalities = num_modalities
+
+    def encode(self, images: Tensor, modality: Tensor) -> list[Tensor]:
+        """Features of P single-modality images, finest first.
+
+        Args:
+            images: (P, 1, *spatial) float.
+            modality: (P,) long, the modality of each image.
+
+        Returns:
+            One (P, C_l, *spatial_l) tensor per scale.
+        """
+        raise NotImplementedError
+
+    def fuse(self, features: list[Tensor], index: Tensor, importance: Tensor | None = None) -> list[Tensor]:
+        """Combines the features of each sample's present modalities.
+
+        Args:
+            features: as `encode` returns them.
+            index: (B, M) long; which item is sample b's modality m, -1 where it is not shown. Samples may share items.
+            importance: (M,) float or None; factor of each modality's features (MetaKD Eq. 4's w_i).
+
+        Returns:
+            One (B, C_l, *spatial_l) tensor per scale.
+        """
+        raise NotImplementedError
+
+    def decode(self, fused: list[Tensor]) -> Tensor | list[Tensor]:
+        """Logits (B, K, *spatial), or with deep supervision a list of them, finest first."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, present: Tensor | None = None, importance: Tensor | None = None,
+                return_features: bool = False):
+        """Logits of a batch in which every sample may be shown another subset.
+
+        One call holds everything that is trained, so that DistributedDataParallel sees every gradient.
+
+        Args:
+            x: (B, M, *spatial) float.
+            present: (B, M) bool with no empty row; None shows everything, as stock nnU-Net does.
+            importance: (M,) float or None, see `fuse`.
+            return_features: also return the packed features of `encode`.
+
+        Returns:
+            The logits of `decode`; with `return_features` (logits, features).
+        """
+        if present is None:
+            present = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        modality = present.nonzero()[:, 1]  # (P,)
+        features = self.encode(x[present][:, None], modality)  # (P, C_l, ...)
+        logits = self.decode(self.fuse(features, item_index(present), importance))  # (B, K, ...)
+        return (logits, features) if return_features else logits
+
+    def forward_subsets(self, x: Tensor, presents: Tensor, batch: int = 4) -> Tensor:
+        """Logits of the same images under several subsets; each modality is encoded once.
+
+        Args:
+            x: (T, M, *spatial) float, T images (tiles or their mirrored versions).
+            presents: (S, M) bool with no empty row.
+            batch: how many (image, subset) pairs are decoded at once; bounds the memory, does not change results.
+
+        Returns:
+            (T, S, K, *spatial) float32.
+        """
+        needed = presents.any(0)  # (M,)
+        shown = needed.expand(len(x), -1)  # (T, M)
+        features = self.encode(x[shown][:, None], shown.nonzero()[:, 1])  # (T*A, C_l, ...)
+        index = item_index(shown)[:, None].expand(-1, len(presents), -1)  # (T, S, M)
+        index = torch.where(presents, index, -1).flatten(0, 1)  # (T*S, M)
+        logits = [self.decode(self.fuse(features, part)).float() for part in index.split(batch)]
+        return torch.cat(logits).unflatten(0, (len(x), len(presents)))  # (T, S, K, ...)

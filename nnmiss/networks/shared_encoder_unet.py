@@ -1,0 +1,60 @@
+"""One encoder shared by all modalities, a fusion per scale, and nnU-Net's decoder."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nnmiss.errors import NnmissError
+from nnmiss.networks.base import MissingModalityNetwork
+from nnmiss.networks.fusion import fusion_class
+
+IMPUTATIONS = ("bottleneck", "all")
+
+
+class SharedEncoderUNet(MissingModalityNetwork):
+    """MetaKD's and LCKD's network on nnU-Net's architecture (MetaKD Eq. 1-3, Fig. 2).
+
+    The encoder sees one channel; the present modalities of a batch are packed into its batch dimension, so its cost
+    follows the number of modalities present. nnU-Net normalises per instance, hence packing does not change results.
+
+    Args:
+        unet: a U-Net with one input channel, `.encoder` and `.decoder` (nnmiss.networks.architecture.build_unet).
+        num_modalities: M.
+        fusion: name of a fusion (nnmiss.networks.fusion.FUSIONS), used at every scale.
+        imputation: where Eq. 2 generates missing features: "bottleneck" (official code) or "all" scales.
+        activation_checkpointing: recompute the encoder in the backward pass, modality by modality, to save memory.
+
+    Raises:
+        NnmissError: unknown fusion or imputation.
+    """
+
+    def __init__(self, unet: nn.Module, num_modalities: int, fusion: str = "concat", imputation: str = "all",
+                 activation_checkpointing: bool = False):
+        super().__init__(num_modalities)
+        if imputation not in IMPUTATIONS:
+            raise NnmissError(f"imputation {imputation!r} is unknown: choose {' or '.join(IMPUTATIONS)}")
+        self.encoder, self.decoder = unet.encoder, unet.decoder
+        scales = list(self.encoder.output_channels)
+        self.fusions = nn.ModuleList(
+            fusion_class(fusion)(num_modalities, channels, impute=imputation == "all" or i == len(scales) - 1)
+            for i, channels in enumerate(scales)
+        )
+        self.activation_checkpointing = activation_checkpointing
+
+    def encode(self, images: Tensor, modality: Tensor) -> list[Tensor]:
+        if not (self.activation_checkpointing and torch.is_grad_enabled()):
+            return self.encoder(images)
+        parts = [checkpoint(self.encoder, part, use_reentrant=False) for part in images.split(1)]
+        return [torch.cat(scale) for scale in zip(*parts)]
+
+    def fuse(self, features, index, importance=None):
+        return [fusion(scale, index, importance) for fusion, scale in zip(self.fusions, features)]
+
+    def decode(self, fused):
+        return self.decoder(fused)
+
+    def compute_conv_feature_map_size(self, input_size) -> int:
+        """nnU-Net's proxy of activation memory (voxels times channels) with all M modalities present."""
+        encoder = self.encoder.compute_conv_feature_map_size(input_size)
+        return self.num_modalities * encoder + self.decoder.compute_conv_feature_map_size(input_size)

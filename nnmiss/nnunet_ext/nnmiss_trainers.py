@@ -1,0 +1,9 @@
+"""Re-exports our trainers, so that nnU-Net's own commands find them through `nnUNet_extTrainer` = this folder.
+
+nnU-Net forgets every module that it imported from that folder, which would make second, unpicklable copies of the
+classes if they were defined here.
+"""
+from nnmiss.trainers.metakd import nnMissTrainerMetaKD
+from nnmiss.trainers.modality_dropout import nnMissTrainerModalityDropout
+
+__all__ = ["nnMissTrainerMetaKD", "nnMissTrainerModalityDropout"]

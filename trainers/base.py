@@ -1,0 +1,368 @@
+"""The segmentation trainer all methods share: nnU-Net's, shown a subset of each case's modalities."""
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from os.path import join
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from nnmiss.availability import (
+    Present,
+    all_subsets,
+    apply_missing_table,
+    draw_present,
+    modality_names,
+    read_availability,
+    read_missing_table,
+)
+from nnmiss.errors import NnmissError
+from nnmiss.inference.checkpoints import plain, read_checkpoint, write_checkpoint
+from nnmiss.seeding import derive_seed, seed_libraries, torch_generator
+
+from .final_validation import validate_all_subsets
+from .progress import Progress, ProgressLogger
+from .settings import COMMON, resolve_settings
+from .splits import fold_cases, hold_out, load_or_make_splits
+from .stages import Stage, find_stage
+
+
+class MissingModalityTrainer(nnUNetTrainer):
+    """Base of every segmentation method.
+
+    A method sets the class attributes below, builds its network and writes `losses`. One instance trains one stage;
+    the next stage is a new instance that starts from the last one's checkpoint (nnmiss.trainers.run).
+
+    What a run needs beyond nnU-Net's arguments travels in `plans["nnmiss_run"]` (removed before anything is saved):
+    "stage" (name), "settings" (attribute -> value), "seed", "missing" (path of a table or None), "first_epoch" and
+    "total_epochs" (for schedules over all stages). Without it, as under nnUNetv2_train, the last stage runs with defaults.
+    """
+
+    method: str = ""
+    stages: tuple[Stage, ...] = (Stage("train"),)
+    hyperparameters: dict[str, object] = {}  # the method's own settings with their defaults; become attributes
+    network_settings: dict[str, object] = {}  # settings the network is built from; stored in the plans
+    presets: dict[str, dict[str, object]] = {"paper": {}}
+
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
+                 device: torch.device = torch.device("cuda")):  # noqa: B008 (nnU-Net's exact signature)
+        run = plans.pop("nnmiss_run", {})
+        plans.setdefault("continue_training", False)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.modalities = modality_names(dataset_json)
+        self.stage = self.stages[find_stage(self.stages, run.get("stage", self.stages[-1].name))]
+        self.seed = run.get("seed", 0)
+        self.missing_table = run.get("missing")
+        settings = run.get("settings") or resolve_settings(
+            self.known_settings(), self.presets, "paper", {}, (self.stage.name,))[self.stage.name]
+        for name, value in settings.items():
+            if name not in self.network_settings:
+                setattr(self, name, value)
+        self.first_epoch = run.get("first_epoch", 0)
+        self.total_epochs = run.get("total_epochs", self.num_epochs)
+        planned = self.configuration_manager.batch_size
+        if settings.get("batch_size"):
+            self.configuration_manager.configuration["batch_size"] = settings["batch_size"]
+        self.micro_batch = network_block(self.configuration_manager).get("micro_batch", 0)
+        if not 0 < self.micro_batch < planned:  # the plan splits batches only where memory asks for it
+            self.micro_batch = self.configuration_manager.batch_size
+        self.fold_folder = self.output_folder
+        if self.stage is not self.stages[-1] and self.output_folder is not None:
+            self.output_folder = join(self.fold_folder, f"stage_{self.stage.name}")
+            maybe_mkdir_p(self.output_folder)
+        self.iteration = 0  # of this stage
+        self.progress = Progress()
+        self.logger = ProgressLogger(self.output_folder, self.logger.resume, self.progress)
+        self.show_progress = True
+
+    # ---- what a method writes -----------------------------------------------------------------------------------
+
+    def losses(self, network: nn.Module, x: Tensor, target: list[Tensor] | Tensor, present: Tensor) -> dict[str, Tensor]:
+        """The method's training objective.
+
+        Args:
+            network: called once, so that distributed training sees every gradient.
+            x: (B, M, *patch) float; absent modalities hold anything.
+            target: segmentation targets as nnU-Net's loss takes them, one per deep supervision output.
+            present: (B, M) bool, what the network may be shown.
+
+        Returns:
+            {"loss": scalar with gradient, and named parts to log}.
+        """
+        raise NotImplementedError
+
+    def before_iteration(self) -> None:
+        """Called before every training iteration, when `self.iteration` is its number in this stage."""
+
+    def method_state(self) -> dict:
+        """What the method keeps in the checkpoint besides the network: tensors and plain values."""
+        return {}
+
+    def load_method_state(self, state: dict) -> None:
+        """Takes back what `method_state` gave."""
+
+    @classmethod
+    def known_settings(cls) -> dict[str, object]:
+        """Everything `--set` may change, with defaults."""
+        return {**COMMON, **cls.hyperparameters, **cls.network_settings}
+
+    def num_held_out(self) -> int:
+        """How many training cases the method wants held out (nnmiss.trainers.splits.hold_out)."""
+        return 0
+
+    # ---- data ---------------------------------------------------------------------------------------------------
+
+    def read_availability(self) -> dict[str, Present]:
+        """Case -> available modalities: the files it has, without what a table of simulated missingness takes away."""
+        available = read_availability(self.preprocessed_dataset_folder_base, self.modalities)
+        if self.missing_table:
+            available = apply_missing_table(available, read_missing_table(self.missing_table, self.modalities))
+        return available
+
+    def initialize(self):
+        self.available = self.read_availability()
+        torch.manual_seed(derive_seed(self.seed, self.method, self.stage.name, "initial weights"))
+        super().initialize()
+
+    def do_split(self):
+        """(training, validation) cases of the fold; held-out cases are still among the training cases here."""
+        cases = sorted(self.available)
+        return fold_cases(load_or_make_splits(self.preprocessed_dataset_folder_base, cases), self.fold, cases)
+
+    def get_tr_and_val_datasets(self):
+        training, validation = self.do_split()
+        self.check_preprocessed({*training, *validation})
+        training, self.held_out = hold_out(training, self.available, self.num_held_out(), self.seed)
+        self.print_to_log_file(f"training {training}, held out {self.held_out}, validation {validation}")
+        return (self.dataset_class(self.preprocessed_dataset_folder, training),
+                self.dataset_class(self.preprocessed_dataset_folder, validation))
+
+    def check_preprocessed(self, cases: set[str]) -> None:
+        """Raises NnmissError when cases of the split have no whole preprocessed file."""
+        have = set(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
+        lacking = sorted(cases - have)
+        if lacking:
+            raise NnmissError(f"{len(lacking)} case(s) are not in {self.preprocessed_dataset_folder}, such as "
+                              f"{', '.join(lacking[:3])}: finish nnmiss_plan_and_preprocess -c {self.configuration_name}")
+
+    def available_of(self, keys) -> Tensor:
+        """(B, M) bool on the device: what the cases of a batch have."""
+        return torch.tensor([self.available[str(key)] for key in keys], dtype=torch.bool, device=self.device)
+
+    def draw_present(self, available: Tensor) -> Tensor:
+        """(B, M) bool: what the network is shown in this iteration; replayable from seed, stage and iteration."""
+        if not self.stage.drop_modalities:
+            return available
+        return draw_present(available, torch_generator(
+            self.seed, self.stage.name, self.current_epoch, self.iteration, self.local_rank, "present"))
+
+    def next_batch(self, loader, *purpose) -> dict:
+        """The next batch; with single-process loading it is the same again after a resume."""
+        if not hasattr(loader, "num_processes"):
+            seed_libraries(self.seed, self.stage.name, self.local_rank, *purpose)
+        return next(loader)
+
+    def to_device(self, batch: dict) -> tuple[Tensor, list[Tensor] | Tensor]:
+        """(data, target) of a batch on the device."""
+        target = batch["target"]
+        move = partial(torch.Tensor.to, device=self.device, non_blocking=True)
+        return move(batch["data"]), [move(t) for t in target] if isinstance(target, list) else move(target)
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def autocast(self):
+        """Mixed precision on CUDA, as in nnU-Net."""
+        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
+
+    @property
+    def bare_network(self) -> nn.Module:
+        """The network without DDP and torch.compile wrappers."""
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def train_step(self, batch: dict) -> dict:
+        self.before_iteration()
+        x, target = self.to_device(batch)
+        present = self.draw_present(self.available_of(batch["keys"]))
+        self.optimizer.zero_grad(set_to_none=True)
+        logged: dict[str, float] = {}
+        for start in range(0, len(x), self.micro_batch):
+            part = slice(start, start + self.micro_batch)
+            share = len(x[part]) / len(x)
+            some = [t[part] for t in target] if isinstance(target, list) else target[part]
+            with self.autocast():
+                losses = self.losses(self.network, x[part], some, present[part])
+            self.backward(losses["loss"] * share)
+            for name, value in losses.items():
+                logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
+        self.optimizer_step()
+        self.iteration += 1
+        return logged
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass, scaled under mixed precision."""
+        (self.grad_scaler.scale(loss) if self.grad_scaler is not None else loss).backward()
+
+    def optimizer_step(self) -> None:
+        """Clips gradients to norm 12 and steps, as nnU-Net does."""
+        if self.grad_scaler is None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            self.optimizer.step()
+            return
+        self.grad_scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def run_training(self):
+        self.on_train_start()
+        for epoch in range(self.current_epoch, self.num_epochs):
+            self.on_epoch_start()
+            self.on_train_epoch_start()
+            self.iteration = epoch * self.num_iterations_per_epoch
+            title = f"{self.stage.name} epoch {epoch + 1}/{self.num_epochs}"
+            train_outputs = []
+            with tqdm(range(self.num_iterations_per_epoch), desc=title, leave=False,
+                      disable=not self.show_progress or self.local_rank != 0) as bar:
+                for i in bar:
+                    train_outputs.append(self.train_step(self.next_batch(self.dataloader_train, epoch, i, "train")))
+                    bar.set_postfix_str(self.progress.short(train_outputs[-1]) + self.status())
+            self.on_train_epoch_end(train_outputs)
+            with torch.no_grad():
+                self.on_validation_epoch_start()
+                self.on_validation_epoch_end(
+                    [self.validation_step({**self.next_batch(self.dataloader_val, epoch, i, "validate"), "number": i})
+                     for i in range(self.num_val_iterations_per_epoch)])
+            self.on_epoch_end()
+        self.on_train_end()
+
+    def status(self) -> str:
+        """What the method adds to the progress bar, such as its importance weights."""
+        return ""
+
+    def on_train_epoch_end(self, train_outputs: list[dict]):
+        super().on_train_epoch_end(train_outputs)
+        means = {name: float(np.mean([out[name] for out in train_outputs])) for name in train_outputs[0]}
+        if not np.isfinite(means["loss"]):
+            raise NnmissError(f"the loss became {means['loss']} in epoch {self.current_epoch} of stage {self.stage.name}:"
+                              f" lower --set initial_lr (now {self.initial_lr}) and run again; the last whole "
+                              "checkpoint is kept")
+        self.progress.add(self.current_epoch, means)
+
+    def validation_subset(self, number: int) -> tuple[bool, ...]:
+        """The subset shown in validation batch `number`: a fixed cycle, spread evenly when there are more subsets."""
+        subsets = all_subsets(len(self.modalities))
+        batches = self.num_val_iterations_per_epoch
+        return subsets[number % len(subsets) if batches >= len(subsets) else number * len(subsets) // batches]
+
+    def validation_step(self, batch: dict) -> dict:
+        available = self.available_of(batch["keys"])
+        wanted = torch.tensor(self.validation_subset(batch.get("number", 0)), device=self.device)
+        present = available & wanted
+        present = torch.where(present.any(1, keepdim=True), present, available)
+        with self.showing(present):
+            return super().validation_step(batch)
+
+    @contextmanager
+    def showing(self, present: Tensor):
+        """While open, nnU-Net's `self.network(data)` shows only `present` (B, M)."""
+        network, self.network = self.network, partial(self.network, present=present)
+        try:
+            yield
+        finally:
+            self.network = network
+
+    def on_epoch_end(self):
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            self.progress.write_tables(self.fold_folder)
+            epoch = self.current_epoch - 1
+            value = {name: self.logger.get_value(name, epoch) for name in
+                     ("train_losses", "val_losses", "dice_per_class_or_region", "lrs", "epoch_start_timestamps",
+                      "epoch_end_timestamps")}
+            dice = " ".join(f"{d:.3f}" for d in value["dice_per_class_or_region"])
+            seconds = value["epoch_end_timestamps"] - value["epoch_start_timestamps"]
+            print(f"{self.stage.name} epoch {epoch + 1}/{self.num_epochs}: loss {value['train_losses']:.4f}, "
+                  f"validation {value['val_losses']:.4f}, pseudo Dice {dice}{self.status()}, lr {value['lrs']:.5f}, "
+                  f"{seconds:.1f} s")
+
+    def perform_actual_validation(self, save_probabilities: bool = False):
+        """Predicts every reported subset of the fold's validation cases and evaluates them (`validation/`)."""
+        validate_all_subsets(self, save_probabilities)
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint from plain values, plus the method's state; written atomically."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        write_checkpoint(filename, plain({
+            "network_weights": self.bare_network.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": self.__class__.__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            "nnmiss": {"method": self.method, "stage": self.stage.name, "state": self.method_state(),
+                       "progress": self.progress.state(), "modalities": self.modalities},
+        }))
+
+    def load_checkpoint(self, filename_or_checkpoint) -> None:
+        """Continues from a checkpoint of this stage. Raises NnmissError for one of another method or stage."""
+        if not self.was_initialized:
+            self.initialize()
+        checkpoint = self.start_from(filename_or_checkpoint)
+        ours = checkpoint["nnmiss"]
+        if ours["stage"] != self.stage.name:
+            raise NnmissError(f"{filename_or_checkpoint} is of stage {ours['stage']}, expected {self.stage.name}")
+        self.my_init_kwargs = checkpoint["init_args"]
+        self.current_epoch = checkpoint["current_epoch"]
+        self.logger.load_checkpoint(checkpoint["logging"])
+        self._best_ema = checkpoint["_best_ema"]
+        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
+        self.progress.load(ours["progress"])
+
+    def start_from(self, filename: str) -> dict:
+        """Takes network, optimiser and method state of a checkpoint, as the next stage does. Returns the checkpoint."""
+        checkpoint = read_checkpoint(filename, self.device) if isinstance(filename, str) else filename
+        method = checkpoint.get("nnmiss", {}).get("method")
+        if method != self.method:
+            raise NnmissError(f"checkpoint {filename} was trained by {method or checkpoint.get('trainer_name')}, "
+                              f"expected {self.method}: name its own method, or use -pretrained_weights")
+        self.bare_network.load_state_dict(checkpoint["network_weights"])
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+        self.load_method_state(checkpoint["nnmiss"]["state"])
+        self.progress.tables = checkpoint["nnmiss"]["progress"]["tables"]
+        return checkpoint
+
+    # ---- what nnU-Net does otherwise ----------------------------------------------------------------------------
+
+    def _do_i_compile(self):
+        """Off: a varying number of packed modalities recompiles at every new count."""
+        return False
+
+    def plot_network_architecture(self):
+        """Nothing: nnU-Net's drawing needs hiddenlayer, which no longer works."""
+
+    def print_to_log_file(self, *args, also_print_to_console=False, add_timestamp=True):
+        """nnU-Net's log goes to the log file; the console shows the progress bar and one line per epoch."""
+        super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
+
+
+def network_block(configuration_manager: ConfigurationManager) -> dict:
+    """The configuration's "nnmiss" block of the plans; empty for stock plans."""
+    return configuration_manager.configuration.get("nnmiss", {})
+

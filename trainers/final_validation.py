@@ -1,0 +1,61 @@
+"""The validation after training: every reported subset of the fold's validation cases, predicted and evaluated."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from nnmiss.availability import reported_subsets, subset_name
+from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.evaluate import evaluate_folder
+from nnmiss.inference.predict_cases import CaseWriter, Output
+from nnmiss.inference.predictor import MissingModalityPredictor
+from nnmiss.inference.wanted import Wanted
+
+
+def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
+    """Predicts and evaluates the validation cases of a trainer's fold; results in <fold>/validation.
+
+    Each subset has a sub-folder with its segmentations; results.csv, summary.json, tables and figures stand beside them.
+    Subsets that a case does not have are left out, so rows may count fewer cases. Up to five modalities all subsets
+    are predicted, beyond that single modalities, all but one, and all.
+    """
+    trainer.set_deep_supervision_enabled(False)
+    predictor = MissingModalityPredictor(tile_step_size=0.5, use_gaussian=True, use_mirroring=trainer.validation_mirroring,
+                                         device=trainer.device, allow_tqdm=False)
+    predictor.manual_initialization(trainer.bare_network, trainer.plans_manager, trainer.configuration_manager, None,
+                                    trainer.dataset_json, type(trainer).__name__,
+                                    trainer.inference_allowed_mirroring_axes)
+    folder = Path(trainer.output_folder) / "validation"
+    _, cases = trainer.do_split()
+    if trainer.is_ddp:
+        cases = cases[trainer.local_rank :: dist.get_world_size()]
+    subsets = Wanted(subsets=tuple(reported_subsets(len(trainer.modalities))))
+    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, list(cases))
+    print(f"final validation: {len(cases)} case(s), up to {len(subsets.subsets)} subsets each")
+    with CaseWriter(predictor, Output(folder, save_probabilities)) as writer:
+        for case in tqdm(dataset.identifiers, desc="cases", disable=not trainer.show_progress):
+            data, _, _, properties = dataset.load_case(case)
+            properties.setdefault("nnmiss_available", list(trainer.available[case]))
+            plan, notes = subsets.of_case(case, trainer.available[case], trainer.modalities)
+            for note in notes:
+                trainer.print_to_log_file(note)
+            writer.predict(case, torch.from_numpy(data[:]), properties, plan)
+    if trainer.is_ddp:
+        dist.barrier()
+    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
+    if trainer.local_rank == 0:
+        report(trainer, folder)
+
+
+def report(trainer, folder: Path) -> None:
+    """Evaluates the predictions in `folder`, writes the tables and prints the mean Dice of the full set and overall."""
+    truth = Path(trainer.preprocessed_dataset_folder_base) / "gt_segmentations"
+    results = evaluate_folder(truth, folder, trainer.dataset_json, folder, Conventions())
+    dice = results[results["metric"] == "dice"]
+    full = dice[dice["subset"] == subset_name((True,) * len(trainer.modalities), trainer.modalities)]
+    trainer.print_to_log_file(f"mean Dice over subsets {dice['value'].mean():.4f}, full set {full['value'].mean():.4f}")
+    print(f"validation Dice: {dice['value'].mean():.4f} over all subsets, {full['value'].mean():.4f} with every modality"
+          f"\nresults: {folder / 'table.md'}")

@@ -1,0 +1,71 @@
+"""Folds, and the cases held out of a fold's training part, for data sets of any size."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+from nnmiss.atomic_files import read_json, write_json
+from nnmiss.availability import Present
+from nnmiss.errors import NnmissError
+from nnmiss.seeding import derive_seed
+
+FEWEST_TO_HOLD_OUT = 5  # with fewer training cases none can be spared
+
+
+def load_or_make_splits(preprocessed_folder: str | Path, cases: list[str]) -> list[dict[str, list[str]]]:
+    """The folds of splits_final.json, or nnU-Net's own 5-fold split of `cases`, written there.
+
+    Fewer than five cases give as many folds as there are cases (leave one out); one case gives none.
+
+    Raises:
+        NnmissError: the file names unknown cases or has a fold without training or validation cases.
+    """
+    path = Path(preprocessed_folder) / "splits_final.json"
+    if path.is_file():
+        splits = read_json(path, "splits file")
+        _check_splits(splits, set(cases), path)
+        return splits
+    if len(cases) < 2:
+        return []
+    made = generate_crossval_split(sorted(cases), seed=12345, n_splits=min(5, len(cases)))
+    splits = [{part: [str(case) for case in fold[part]] for part in ("train", "val")} for fold in made]
+    write_json(path, splits)
+    return splits
+
+
+def _check_splits(splits: list, cases: set[str], path: Path) -> None:
+    for number, fold in enumerate(splits):
+        if not isinstance(fold, dict) or not fold.get("train") or not fold.get("val"):
+            raise NnmissError(f"{path}: fold {number} needs non-empty lists 'train' and 'val'")
+        unknown = sorted({*fold["train"], *fold["val"]} - cases)
+        if unknown:
+            raise NnmissError(f"{path}: fold {number} names {len(unknown)} case(s) that are not preprocessed, such as "
+                              f"{', '.join(unknown[:3])}: preprocess again or mend the file")
+
+
+def fold_cases(splits: list[dict[str, list[str]]], fold: int | str, cases: list[str]) -> tuple[list[str], list[str]]:
+    """(training, validation) cases of a fold; "all" trains and validates on everything, as in nnU-Net.
+
+    Raises NnmissError for a fold that does not exist (nnU-Net would make a random 80:20 split and go on).
+    """
+    if fold == "all":
+        return sorted(cases), sorted(cases)
+    if not 0 <= fold < len(splits):
+        have = f"the folds are 0 to {len(splits) - 1}" if splits else "one case alone has no folds"
+        raise NnmissError(f"fold {fold} does not exist: {have}, or 'all'")
+    return list(splits[fold]["train"]), list(splits[fold]["val"])
+
+
+def hold_out(training: list[str], available: dict[str, Present], wanted: int,
+             seed: int) -> tuple[list[str], list[str]]:
+    """(remaining, held out): up to `wanted` training cases, at most a fifth of them, complete ones first.
+
+    MetaKD's meta-validation set: never the fold's validation cases. With fewer than five training cases none can be
+    spared; then both lists are all of them, and the caller says so.
+    """
+    if wanted < 1 or len(training) < FEWEST_TO_HOLD_OUT:
+        return list(training), list(training) if wanted else []
+    ranked = sorted(training, key=lambda case: (-sum(available[case]), derive_seed(seed, "hold out", case)))
+    held = sorted(ranked[: min(wanted, len(training) // FEWEST_TO_HOLD_OUT)])
+    return [case for case in training if case not in held], held
