@@ -1,7 +1,8 @@
 """The segmentation trainer all methods share: nnU-Net's, shown a subset of each case's modalities."""
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+import io
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from os.path import join
 
@@ -26,6 +27,7 @@ from nnmiss.availability import (
 )
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import plain, read_checkpoint, write_checkpoint
+from nnmiss.networks.memory_format import fastest_layout
 from nnmiss.seeding import derive_seed, seed_libraries, torch_generator
 
 from .final_validation import validate_all_subsets
@@ -56,7 +58,8 @@ class MissingModalityTrainer(nnUNetTrainer):
                  device: torch.device = torch.device("cuda")):  # noqa: B008 (nnU-Net's exact signature)
         run = plans.pop("nnmiss_run", {})
         plans.setdefault("continue_training", False)
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        with redirect_stdout(io.StringIO()):  # stock prints the device for every instance; a run has one per stage
+            super().__init__(plans, configuration, fold, dataset_json, device)
         self.modalities = modality_names(dataset_json)
         self.stage = self.stages[find_stage(self.stages, run.get("stage", self.stages[-1].name))]
         self.seed = run.get("seed", 0)
@@ -131,6 +134,7 @@ class MissingModalityTrainer(nnUNetTrainer):
         self.available = self.read_availability()
         torch.manual_seed(derive_seed(self.seed, self.method, self.stage.name, "initial weights"))
         super().initialize()
+        fastest_layout(self.bare_network, self.device)
 
     def do_split(self):
         """(training, validation) cases of the fold; held-out cases are still among the training cases here."""

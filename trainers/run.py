@@ -11,14 +11,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnmiss import __version__
-from nnmiss.atomic_files import read_json, write_json
+from nnmiss.atomic_files import read_json, writable_folder, write_json
+from nnmiss.availability import apply_missing_table, modality_names, read_availability, read_missing_table
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
 
 from . import method_class
 from .settings import resolve_settings, split_epochs
+from .splits import fold_cases, load_or_make_splits
 from .stages import find_stage
 
 
@@ -52,6 +55,7 @@ def train(arguments: RunArguments, only_validate: bool = False, validate_best: b
     """
     run = Run(arguments)
     run.check_against_earlier()
+    writable_folder(run.fold_folder)
     last = run.trainer_class.stages[-1].name
     if only_validate and not run.is_finished(last):
         raise NnmissError(f"--val needs a finished training, but {run.fold_folder} has no checkpoint_final.pth")
@@ -84,10 +88,10 @@ class Run:
                                          arguments.assignments, names)
         self._share_epochs(names)
         self._write_network_settings()
-        probe = self.make_trainer(names[-1])
-        self.model_folder, self.fold_folder = Path(probe.output_folder_base), Path(probe.fold_folder)
-        probe.available = probe.read_availability()
-        probe.do_split()  # an unknown fold or a broken split is refused before anything is trained
+        model = get_output_folder(arguments.dataset_name, self.trainer_class.__name__, self.plans["plans_name"],
+                                  arguments.configuration)
+        self.model_folder, self.fold_folder = Path(model), Path(model) / f"fold_{arguments.fold}"
+        self._check_cases()
 
     def _plans(self) -> dict:
         arguments = self.arguments
@@ -113,6 +117,15 @@ class Run:
         """The method's settings; what the plan chose for its network is the default."""
         planned = {k: v for k, v in self.block.items() if k in self.trainer_class.network_settings}
         return {**self.trainer_class.known_settings(), **planned}
+
+    def _check_cases(self) -> None:
+        """Refuses an unknown fold, a broken split or missingness table before anything is written."""
+        modalities = modality_names(self.dataset_json)
+        available = read_availability(self.preprocessed, modalities)
+        if self.missing_path:
+            apply_missing_table(available, read_missing_table(self.missing_path, modalities))
+        cases = sorted(available)
+        fold_cases(load_or_make_splits(self.preprocessed, cases), self.arguments.fold, cases)
 
     def _share_epochs(self, names: tuple[str, ...]) -> None:
         """Shares `num_epochs` among the stages, unless the user or the preset gave it for a stage."""

@@ -22,6 +22,7 @@ from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
 from nnmiss.inference.memory import how_many
 from nnmiss.networks.base import MissingModalityNetwork
+from nnmiss.networks.memory_format import fastest_layout
 
 
 class MissingModalityPredictor(nnUNetPredictor):
@@ -107,7 +108,7 @@ class MissingModalityPredictor(nnUNetPredictor):
     @torch.inference_mode()
     def _ensemble(self, data: Tensor, presents: Tensor) -> Tensor:
         """Mean logits over the folds, (S, K, *spatial) float32 on the CPU."""
-        self.network = self.network.to(self.device).eval()
+        self.network = fastest_layout(self.network.to(self.device), self.device).eval()
         if self.list_of_parameters is None:  # a network in training, for its own validation
             return self._sliding_window(data, presents)
         total = None

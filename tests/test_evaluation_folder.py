@@ -1,0 +1,333 @@
+"""nnmiss_evaluate on folders: files written, layouts, regions, labels, empty rules, ignore label, bad input named."""
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from math import isnan, sqrt
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from nnmiss.cli import evaluate as command
+from nnmiss.errors import NnmissError
+from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.evaluate import evaluate_folder
+from nnmiss.evaluation.hausdorff import hd95
+
+MODALITIES = ["flair", "t1", "t1ce", "t2"]
+DATASET = {
+    "channel_names": {str(i): name for i, name in enumerate(MODALITIES)},
+    "labels": {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3},
+    "file_ending": ".nii.gz",
+}
+AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
+
+
+def ball(shift=0, shape=(16, 18, 12)):
+    """Nested labels 1, 2, 3 around a centre."""
+    grid = np.ogrid[tuple(slice(n) for n in shape)]
+    radius = np.sqrt(sum((g - n / 2 - shift) ** 2 for g, n in zip(grid, shape)))
+    return (radius < 5).astype(np.uint8) + (radius < 4) + (radius < 2.5)
+
+
+def save(labels, path, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, affine), path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three cases, predicted with two subsets; the prediction of `t2` is shifted by a voxel."""
+    for case in ("a", "b", "c"):
+        save(ball(), tmp_path / "gt" / f"{case}.nii.gz")
+        save(ball(), tmp_path / "pred" / "flair+t1ce" / f"{case}.nii.gz")
+        save(ball(1), tmp_path / "pred" / "t2" / f"{case}.nii.gz")
+    (tmp_path / "pred" / "dataset.json").write_text(json.dumps(DATASET))
+    return tmp_path
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["nnmiss_evaluate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        command.main()
+    return stop.value.code
+
+
+def value(results, case, subset, region, metric):
+    row = results[(results["case"] == case) & (results["subset"] == subset) & (results["region"] == region)
+                  & (results["metric"] == metric)]
+    assert len(row) == 1
+    return row["value"].iloc[0]
+
+
+def test_command_writes_everything(folders, monkeypatch, capsys):
+    out = folders / "out"
+    assert run(monkeypatch, "-gt", folders / "gt", "-pred", folders / "pred", "-o", out, "--name", "mine") == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        "boxplots.png", "dice_by_count.png", "heatmap.png", "results.csv", "summary.json", "table.md", "table.tex"]
+    results = pd.read_csv(out / "results.csv")
+    assert list(results.columns) == ["case", "subset", "region", "metric", "value"]
+    assert len(results) == 3 * 2 * 3 * 4
+    assert list(results["subset"].unique()) == ["t2", "flair+t1ce"]  # order of the table's rows
+    assert set(results["metric"]) == {"dice", "hd95", "sensitivity", "specificity"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["method"] == "mine" and summary["conventions"] == Conventions().as_dict()
+    entry = summary["subsets"]["t2"]["regions"]["tumor core"]
+    assert entry["dice"]["n"] == 3 and entry["n_one_empty"] == 0 and entry["dice"]["std"] == 0
+    assert entry["dice"]["mean"] == value(results, "a", "t2", "tumor core", "dice")
+    printed = capsys.readouterr().out
+    assert "table.md" in printed and "ET" in printed and "Average" in printed
+
+
+def test_values_are_those_of_the_masks_with_spacing(folders):
+    results = evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out")
+    for region, members in (("whole tumor", (1, 2, 3)), ("enhancing tumor", (3,))):
+        gt, pred = np.isin(ball(), members), np.isin(ball(1), members)
+        assert value(results, "a", "t2", region, "dice") == 2 * (gt & pred).sum() / (gt.sum() + pred.sum())
+        assert value(results, "a", "t2", region, "hd95") == pytest.approx(hd95(gt, pred, (1, 1, 2)))
+        assert value(results, "a", "t2", region, "sensitivity") == (gt & pred).sum() / gt.sum()
+        assert value(results, "a", "t2", region, "specificity") == (~gt & ~pred).sum() / (~gt).sum()
+    assert value(results, "a", "flair+t1ce", "whole tumor", "dice") == 1
+
+
+def test_voxels_instead_of_millimetres_and_the_other_definition(folders):
+    gt, pred = ball() > 0, ball(1) > 0
+    for conventions, spacing in ((Conventions(hd95_unit="voxels"), (1, 1, 1)), (Conventions("brats2023"), (1, 1, 2))):
+        results = evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out", conventions)
+        expected = hd95(gt, pred, spacing, conventions.hd95)
+        assert value(results, "a", "t2", "whole tumor", "hd95") == pytest.approx(expected)
+
+
+def test_labels_are_evaluated_one_by_one_where_there_are_no_regions(folders):
+    dataset = {**DATASET, "labels": {"background": 0, "edema": 1, "necrosis": 2, "enhancing": 3}}
+    results = evaluate_folder(folders / "gt", folders / "pred", dataset, folders / "out", Conventions(hd95="none"))
+    assert list(results["region"].unique()) == ["edema", "necrosis", "enhancing"]
+    assert "hd95" not in set(results["metric"]) and "HD95" not in (folders / "out" / "table.md").read_text()
+    gt, pred = ball() == 1, ball(1) == 1
+    assert value(results, "a", "t2", "edema", "dice") == 2 * (gt & pred).sum() / (gt.sum() + pred.sum())
+
+
+def test_processes_give_the_same_results(folders):
+    one = evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "one")
+    two = evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "two", num_processes=2)
+    pd.testing.assert_frame_equal(one, two)
+    assert (folders / "one" / "table.md").read_text() == (folders / "two" / "table.md").read_text()
+
+
+def test_flat_folder_takes_subsets_from_the_records_of_the_cases(folders):
+    flat = folders / "flat"
+    for case in ("a", "b"):
+        save(ball(), flat / f"{case}.nii.gz")
+    (flat / "a.json").write_text(json.dumps({"modalities_used": ["t1", "t2"]}))
+    results = evaluate_folder(folders / "gt", flat, DATASET, folders / "out")
+    assert dict(zip(results["case"], results["subset"])) == {"a": "t1+t2", "b": "flair+t1+t1ce+t2"}
+    notes = "\n".join(results.attrs["notes"])
+    assert "no CASE.json" in notes and "1 of 3 ground truth cases have no prediction" in notes
+    (flat / "a.json").write_text(json.dumps({"modalities_used": ["t7"]}))
+    results = evaluate_folder(folders / "gt", flat, DATASET, folders / "out")
+    (error,) = results.attrs["errors"]
+    assert set(results["case"]) == {"b"} and "case a" in error and "t7" in error
+
+
+def test_subset_with_fewer_cases_is_reported_with_its_n(folders):
+    (folders / "pred" / "t2" / "b.nii.gz").unlink()
+    results = evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out")
+    assert not results.attrs["errors"] and "t2 2" in results.attrs["notes"][0]
+    rows = [line for line in (folders / "out" / "table.md").read_text().splitlines() if line.startswith(("| ●", "| ○"))]
+    assert rows[0].endswith("| 2 |") and rows[1].endswith("| 3 |")
+
+
+@pytest.mark.parametrize("rule", ["brats", "nan"])
+def test_empty_regions(folders, rule):
+    without = np.minimum(ball(), 2)  # no enhancing tumour
+    save(without, folders / "gt" / "a.nii.gz")
+    save(without, folders / "pred" / "t2" / "a.nii.gz")
+    save(without, folders / "pred" / "t2" / "b.nii.gz")
+    results = evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out", Conventions(empty=rule))
+    got = {key: [value(results, *key, "enhancing tumor", m) for m in ("dice", "hd95", "sensitivity")]
+           for key in (("a", "t2"), ("b", "t2"), ("a", "flair+t1ce"))}
+    diagonal = sqrt(16**2 + 18**2 + 24**2)  # 16 x 18 x 12 voxels of 1 x 1 x 2 mm
+    if rule == "brats":
+        assert got[("a", "t2")] == [1, 0, 1]
+        assert got[("b", "t2")] == got[("a", "flair+t1ce")] == [0, pytest.approx(diagonal), 0]
+    else:
+        assert all(map(isnan, got[("a", "t2")]))
+        assert got[("b", "t2")][0] == got[("b", "t2")][2] == 0 and isnan(got[("b", "t2")][1])
+        assert got[("a", "flair+t1ce")][0] == 0 and isnan(got[("a", "flair+t1ce")][2])
+    summary = json.loads((folders / "out" / "summary.json").read_text())  # strict JSON: no NaN
+    entry = summary["subsets"]["t2"]["regions"]["enhancing tumor"]
+    assert entry["n_one_empty"] == 1 and entry["hd95"]["n"] == (3 if rule == "brats" else 1)
+    assert ("image diagonal, as exactly one" in "\n".join(summary["notes"])) == (rule == "brats")
+
+
+def test_ignored_voxels_do_not_count(folders):
+    dataset = {**DATASET, "labels": {"background": 0, "tumor": [1, 2, 3], "ignore": 4}}
+    gt, pred = ball(), ball(1)
+    gt[8:] = 4
+    save(gt, folders / "gt" / "a.nii.gz")
+    results = evaluate_folder(folders / "gt", folders / "pred", dataset, folders / "out")
+    a, b = (gt > 0)[:8], (pred > 0)[:8]
+    assert list(results["region"].unique()) == ["tumor"]
+    assert value(results, "a", "t2", "tumor", "dice") == 2 * (a & b).sum() / (a.sum() + b.sum())
+    assert value(results, "a", "t2", "tumor", "specificity") == (~a & ~b).sum() / (~a).sum()
+    blank = np.zeros_like(gt, bool)
+    blank[:8] = True
+    expected = hd95((gt > 0) & blank, (pred > 0) & blank, (1, 1, 2))
+    assert value(results, "a", "t2", "tumor", "hd95") == pytest.approx(expected)
+
+
+def test_2d_images_of_another_format(tmp_path):
+    from skimage import io  # the library nnU-Net reads these with
+
+    dataset = {**DATASET, "labels": {"background": 0, "thing": 1}, "file_ending": ".png"}
+    gt, pred = np.zeros((2, 20, 30), np.uint8)
+    gt[5:15, 5:15], pred[5:15, 7:17] = 1, 1
+    for folder, image in ((tmp_path / "gt", gt), (tmp_path / "pred" / "t1", pred)):
+        folder.mkdir(parents=True)
+        io.imsave(folder / "x.png", image, check_contrast=False)
+    results = evaluate_folder(tmp_path / "gt", tmp_path / "pred", dataset, tmp_path / "out")
+    assert value(results, "x", "t1", "thing", "dice") == pytest.approx(0.8)
+    assert value(results, "x", "t1", "thing", "hd95") == hd95(gt, pred)
+
+
+def spoil(folders, what):
+    """Damages one file of case a; returns what the error must name."""
+    path = folders / "pred" / "t2" / "a.nii.gz"
+    if what == "truncated":
+        path.write_bytes(path.read_bytes()[:200])
+    elif what == "truncated data":
+        whole = gzip.decompress(path.read_bytes())
+        path.write_bytes(gzip.compress(whole[: len(whole) // 2]))
+    elif what == "not an image":
+        path.write_text("hello")
+    elif what == "shape":
+        save(ball(shape=(16, 18, 11)), path)
+        return r"shape (16, 18, 11) differs from the ground truth's (16, 18, 12)"
+    elif what == "affine":
+        shifted = AFFINE.copy()
+        shifted[0, 3] = 1.0
+        save(ball(), path, shifted)
+        return "affine differs"
+    elif what == "unknown label":
+        save(np.where(ball() == 3, 4, ball()).astype(np.uint8), path)
+        return "unknown labels [4]"
+    elif what == "negative label":
+        save(ball().astype(np.int16) - 1, path)
+        return "unknown labels [-1]"
+    elif what == "probabilities":
+        save(ball().astype(np.float32) / 3, path)
+        return "not whole numbers"
+    return str(path)
+
+
+@pytest.mark.parametrize("what", ["truncated", "truncated data", "not an image", "shape", "affine", "unknown label",
+                                  "negative label", "probabilities"])
+def test_a_bad_prediction_is_named_and_the_others_finish(folders, monkeypatch, capsys, what):
+    named = spoil(folders, what)
+    assert run(monkeypatch, "-gt", folders / "gt", "-pred", folders / "pred", "-o", folders / "out") == 1
+    complaint = capsys.readouterr().err
+    assert named in complaint and "case a, subset t2" in complaint and "Traceback" not in complaint
+    results = pd.read_csv(folders / "out" / "results.csv")
+    assert len(results) == (3 * 2 - 1) * 3 * 4
+    assert named in "".join(json.loads((folders / "out" / "summary.json").read_text())["errors"])
+
+
+def test_bad_ground_truth_and_absent_ground_truth_are_named(folders, monkeypatch, capsys):
+    (folders / "gt" / "a.nii.gz").write_bytes(b"")
+    (folders / "gt" / "b.nii.gz").unlink()
+    assert run(monkeypatch, "-gt", folders / "gt", "-pred", folders / "pred", "-o", folders / "out") == 1
+    complaint = capsys.readouterr().err
+    assert "case b: no ground truth" in complaint and "case a, ground truth" in complaint
+    assert set(pd.read_csv(folders / "out" / "results.csv")["case"]) == {"c"}
+
+
+def test_float_and_tiny_affine_differences_are_accepted(folders):
+    save(ball().astype(np.float32), folders / "pred" / "t2" / "a.nii.gz", AFFINE + 1e-6)
+    assert not evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out").attrs["errors"]
+
+
+def test_folders_that_are_no_subsets(folders, tmp_path):
+    save(ball(), folders / "pred" / "uncertainty" / "a.nii.gz")
+    save(ball(), folders / "pred" / "flair+t1c" / "a.nii.gz")
+    (folders / "pred" / "logs").mkdir()
+    results = evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out")
+    assert len(results.attrs["errors"]) == 1 and "t1c" in results.attrs["errors"][0]  # a misspelt subset
+    assert len(results.attrs["notes"]) == 1 and "uncertainty" in results.attrs["notes"][0]
+
+
+@pytest.mark.parametrize("break_it, message", [
+    (lambda f: save(ball(), f / "pred" / "a.nii.gz"), "move one of them elsewhere"),
+    (lambda f: save(ball(), f / "pred" / "T1CE+flair" / "a.nii.gz"), "both hold subset"),
+    (lambda f: [p.unlink() for p in (f / "pred").glob("*/*")], "no *.nii.gz found"),
+    (lambda f: [p.unlink() for p in (f / "gt").glob("*")], "no ground truth"),
+    (lambda f: (f / "pred" / "dataset.json").write_text("{"), "not valid JSON"),
+    (lambda f: (f / "pred" / "dataset.json").unlink(), "-d"),
+])
+def test_what_cannot_be_evaluated_at_all_is_refused(folders, monkeypatch, capsys, break_it, message):
+    break_it(folders)
+    assert run(monkeypatch, "-gt", folders / "gt", "-pred", folders / "pred", "-o", folders / "out") == 1
+    assert message in capsys.readouterr().err
+    assert not (folders / "out" / "results.csv").exists()
+
+
+@pytest.mark.parametrize("labels, message", [
+    (None, "labels"), ({"background": 0}, "no foreground"), ({"background": 0, "x": [0, 1]}, "background"),
+    ({"background": 0, "x": "one"}, "integers"),
+])
+def test_unusable_labels_of_the_data_set_are_refused(folders, labels, message):
+    with pytest.raises(NnmissError, match=message):
+        evaluate_folder(folders / "gt", folders / "pred", {**DATASET, "labels": labels}, folders / "out")
+
+
+def test_dataset_is_found_by_id_and_name_in_raw_then_preprocessed(folders, monkeypatch):
+    raw, preprocessed = folders / "raw", folders / "preprocessed"
+    for root in (raw, preprocessed):
+        (root / "Dataset301_X").mkdir(parents=True)
+        monkeypatch.setenv(f"nnUNet_{root.name}", str(root))
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    (preprocessed / "Dataset301_X" / "dataset.json").write_text(json.dumps(DATASET))
+    assert command.dataset_json_of("301", "unused") == command.dataset_json_of("Dataset301_X", "unused") == DATASET
+    (raw / "Dataset301_X" / "dataset.json").write_text(json.dumps({**DATASET, "labels": {}}))
+    assert command.dataset_json_of("301", "unused")["labels"] == {}
+    for unknown in ("302", "Dataset302_Y", "tumours"):
+        with pytest.raises(NnmissError, match=unknown):
+            command.dataset_json_of(unknown, "unused")
+
+
+def test_compare_writes_ranks_tests_and_conventions_must_agree(folders, monkeypatch, capsys):
+    arguments = ["-gt", folders / "gt", "-pred", folders / "pred"]
+    for case, shift in (("a", 0), ("b", 2), ("c", 1)):
+        save(ball(shift), folders / "other" / "t2" / f"{case}.nii.gz")
+        save(ball(2), folders / "other" / "flair+t1ce" / f"{case}.nii.gz")
+    (folders / "other" / "dataset.json").write_text(json.dumps(DATASET))
+    assert run(monkeypatch, "-gt", folders / "gt", "-pred", folders / "other") == 0
+    out = folders / "out"
+    assert run(monkeypatch, *arguments, "-o", out, "--compare", folders / "other", f"again={folders / 'other'}") == 0
+    text = (out / "table.md").read_text()
+    assert "ET other | ET again | ET pred | ET Imprv" in text and "p-value (n = 2)" in text and "Wilcoxon" in text
+    assert len(json.loads((out / "summary.json").read_text())["comparison"]) == 2 * 3 * 2
+    capsys.readouterr()
+    assert run(monkeypatch, *arguments, "-o", out, "--compare", folders / "other", "--empty", "nan") == 1
+    assert "other conventions" in capsys.readouterr().err
+
+
+def test_convention_that_does_not_exist_is_refused():
+    for bad in ({"hd95": "brats2019"}, {"empty": "zero"}, {"percentile": 101}, {"et_threshold": 500}):
+        with pytest.raises(NnmissError):
+            Conventions(**bad)
+    assert Conventions.from_dict(Conventions("brats2023", "nan").as_dict()) == Conventions("brats2023", "nan")
+
+
+@pytest.mark.parametrize("modalities, subsets", [(["a", "b"], ["a"]), ([f"m{i}" for i in range(8)], ["m0", "m0+m7"])])
+def test_any_number_of_modalities_and_few_subsets(tmp_path, modalities, subsets):
+    dataset = {**DATASET, "channel_names": {str(i): m for i, m in enumerate(modalities)}}
+    save(ball(), tmp_path / "gt" / "x.nii.gz")
+    for subset in subsets:
+        save(ball(1), tmp_path / "pred" / subset / "x.nii.gz")
+    results = evaluate_folder(tmp_path / "gt", tmp_path / "pred", dataset, tmp_path / "out")
+    assert list(results["subset"].unique()) == subsets
+    for figure in ("heatmap.png", "dice_by_count.png", "boxplots.png"):
+        assert (tmp_path / "out" / figure).stat().st_size > 5000
