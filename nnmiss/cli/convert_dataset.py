@@ -30,10 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command
-def main() -> int:
+def run(arguments: list[str] | None = None) -> int:
     """Converts what can be converted; returns 1 when some case could not be."""
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and not arguments[0].startswith("-") and arguments[0] not in CONVERTERS:
         raise NnmissError(f"no converter is called {arguments[0]!r}. {nearest_names(arguments[0], list(CONVERTERS))}")
     parser = build_parser()
@@ -65,6 +64,8 @@ def print_summary(summary: ConversionSummary) -> None:
     for case, message in summary.failed.items():
         print(f"error: {case} was not converted: {message}", file=sys.stderr)
 
+
+main = command(run)
 
 if __name__ == "__main__":
     main()

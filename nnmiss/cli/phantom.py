@@ -30,10 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command
-def main() -> int:
+def run(arguments: list[str] | None = None) -> int:
     """Writes the data set and says which subsets of modalities the training cases have."""
-    args = build_parser().parse_args()
+    args = build_parser().parse_args(arguments)
     if args.figure and not args.figure.lower().endswith((".png", ".pdf", ".svg")):
         raise NnmissError(f"--figure must end in .png, .pdf or .svg, got {args.figure}")
     settings = PhantomSettings(_one_or_three(args.size, "--size"), args.num_modalities, args.difficulty, args.seed,
@@ -58,6 +57,8 @@ def _one_or_three(values: list, flag: str):
         raise NnmissError(f"{flag} takes one number or three, got {len(values)}")
     return values[0] if len(values) == 1 else tuple(values)
 
+
+main = command(run)
 
 if __name__ == "__main__":
     main()
