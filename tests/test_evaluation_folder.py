@@ -16,6 +16,8 @@ from nnmiss.errors import NnmissError
 from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.evaluate import evaluate_folder
 from nnmiss.evaluation.hausdorff import hd95
+from nnmiss.evaluation.label_maps import regions_of
+from nnmiss.evaluation.scoring import Reference
 
 MODALITIES = ["flair", "t1", "t1ce", "t2"]
 DATASET = {
@@ -331,3 +333,15 @@ def test_any_number_of_modalities_and_few_subsets(tmp_path, modalities, subsets)
     assert list(results["subset"].unique()) == subsets
     for figure in ("heatmap.png", "dice_by_count.png", "boxplots.png"):
         assert (tmp_path / "out" / figure).stat().st_size > 5000
+
+
+def test_arrays_are_scored_without_files():
+    regions = regions_of(DATASET)
+    reference = Reference(ball(), (1, 1, 2), regions)
+    scores, one_empty = reference.score(np.where(ball(1) == 3, 2, ball(1)))
+    assert one_empty == ["enhancing tumor"] and scores["enhancing tumor"]["hd95"] == reference.diagonal
+    assert scores["whole tumor"]["hd95"] == pytest.approx(hd95(ball() > 0, ball(1) > 0, (1, 1, 2)))
+    with pytest.raises(NnmissError, match="shape"):
+        reference.score(ball()[1:])
+    with pytest.raises(NnmissError, match="float"):
+        reference.score(ball().astype(float))

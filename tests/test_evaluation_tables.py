@@ -10,7 +10,7 @@ from nnmiss.errors import NnmissError
 from nnmiss.evaluation.comparison import compare_methods, comparison_markdown
 from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.markup import to_latex, to_markdown, to_text
-from nnmiss.evaluation.results import Method, common_results, read_method
+from nnmiss.evaluation.results import Method, check_comparable, common_results, read_method
 from nnmiss.evaluation.tables import build_table, ordered_regions
 
 MODALITIES = ["flair", "t1", "t1ce", "t2"]
@@ -146,11 +146,16 @@ def test_only_common_cases_are_compared_and_the_rest_is_noted():
     (Method("ours", results_of([1] * 15), Conventions()), "different names"),
     (Method("x", results_of([1] * 15, region="liver"), Conventions()), "liver"),
     (Method("x", results_of([1] * 15), Conventions(hd95="brats2023")), "other conventions"),
-    (Method("x", results_of([1] * 15, cases=("z",)), Conventions()), "nothing to compare"),
 ])
 def test_what_cannot_be_compared_is_refused(other, message):
     with pytest.raises(NnmissError, match=message):
-        common_results([Method("ours", results_of([1] * 15), Conventions()), other])
+        check_comparable("ours", ["enhancing tumor"], Conventions(), [other])
+
+
+def test_methods_without_a_common_case_are_refused():
+    ours, other = (Method(n, results_of([1] * 15, cases=(c,)), Conventions()) for n, c in (("ours", "a"), ("x", "z")))
+    with pytest.raises(NnmissError, match="nothing to compare"):
+        common_results([ours, other])
 
 
 @pytest.mark.parametrize("content, message", [

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
@@ -31,6 +32,7 @@ from nnmiss.networks.memory_format import fastest_layout
 from nnmiss.seeding import derive_seed, seed_libraries, torch_generator
 
 from .final_validation import validate_all_subsets
+from .loaders import choose_without_timing
 from .progress import Progress, ProgressLogger
 from .settings import COMMON, resolve_settings
 from .splits import fold_cases, hold_out, load_or_make_splits
@@ -148,6 +150,12 @@ class MissingModalityTrainer(nnUNetTrainer):
         self.print_to_log_file(f"training {training}, held out {self.held_out}, validation {validation}")
         return (self.dataset_class(self.preprocessed_dataset_folder, training),
                 self.dataset_class(self.preprocessed_dataset_folder, validation))
+
+    @staticmethod
+    def get_training_transforms(*args, **kwargs):
+        """nnU-Net's augmentation; replayable where one process loads."""
+        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
+        return choose_without_timing(transforms) if get_allowed_n_proc_DA() == 0 else transforms
 
     def check_preprocessed(self, cases: set[str]) -> None:
         """Raises NnmissError when cases of the split have no whole preprocessed file."""

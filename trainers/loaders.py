@@ -1,8 +1,9 @@
-"""A loader of augmented patches for cases outside nnU-Net's two loaders, such as meta-validation cases."""
+"""Loading and augmenting patches: what nnU-Net's two loaders do not cover."""
 from __future__ import annotations
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
@@ -28,3 +29,16 @@ def make_loader(trainer, cases: list[str], batch_size: int):
         return SingleThreadedAugmenter(loader, None)
     return NonDetMultiThreadedAugmenter(loader, None, num_processes=1, num_cached=3, seeds=None,
                                         pin_memory=trainer.device.type == "cuda", wait_time=0.002)
+
+
+def choose_without_timing(transforms):
+    """Makes nnU-Net's blur choose its algorithm by size instead of by a stopwatch. Returns the transforms.
+
+    The two algorithms differ in the last digits, so a choice by measured time makes two equal runs differ; and the
+    measuring takes minutes on a slow machine. For loading in one process only, where runs can be replayed.
+    """
+    for transform in transforms.transforms:
+        inner = getattr(transform, "transform", transform)
+        if isinstance(inner, GaussianBlurTransform):
+            inner.benchmark = False
+    return transforms

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--subsets", nargs="+", metavar="A+B", help="predict these subsets, each into its own sub-folder")
     which.add_argument("--all_subsets", action="store_true", help="predict all 2^M - 1 subsets")
     p.add_argument("--save_probabilities", action="store_true", help="also write CASE.npz and CASE.pkl as nnU-Net does")
-    p.add_argument("--save_uncertainty", action="store_true", help="also write the entropy map CASE_entropy, 0 to 1")
+    p.add_argument("--save_uncertainty", action="store_true", help="also write the entropy map uncertainty/CASE, 0 to 1")
     p.add_argument("--continue_prediction", action="store_true", help="keep predictions that are already there")
     p.add_argument("-step_size", type=float, default=0.5, help="step of the sliding window. Default: 0.5")
     p.add_argument("--disable_tta", action="store_true", help="no mirroring: up to 8 times faster")

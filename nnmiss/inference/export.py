@@ -23,7 +23,8 @@ def export_prediction(logits: np.ndarray, properties: dict, predictor, output: P
         properties: nnU-Net's properties of the case.
         predictor: gives plans_manager, configuration_manager, label_manager and dataset_json.
         output: path without file ending. Writes <output><ending> (uint8 labels), with `save_probabilities` also
-            <output>.npz and .pkl as nnU-Net does, with `save_uncertainty` <output>_entropy<ending> (float32).
+            <output>.npz and .pkl as nnU-Net does, with `save_uncertainty` uncertainty/<case><ending> beside it (float32
+            entropy; in a folder of its own, so that nobody takes it for a segmentation).
     """
     ending = predictor.dataset_json["file_ending"]
     writer = predictor.plans_manager.image_reader_writer_class()
@@ -37,7 +38,9 @@ def export_prediction(logits: np.ndarray, properties: dict, predictor, output: P
         with replacing(f"{output}.pkl", ".pkl") as temporary:
             save_pickle(properties, str(temporary))
     if save_uncertainty:
-        write_entropy(entropy(probabilities, predictor.label_manager.has_regions), properties, output, ending)
+        target = output.parent / "uncertainty" / output.name
+        target.parent.mkdir(exist_ok=True)
+        write_map(entropy(probabilities, predictor.label_manager.has_regions), properties, target, ending)
     with replacing(f"{output}{ending}", ending) as temporary:  # last: its presence says the case is complete
         writer.write_seg(segmentation, str(temporary), properties)
 
@@ -57,21 +60,21 @@ def entropy(probabilities: np.ndarray, has_regions: bool) -> np.ndarray:
     return np.clip(-(p * np.log(p)).sum(0) / math.log(len(p)), 0, 1).astype(np.float32)
 
 
-def write_entropy(values: np.ndarray, properties: dict, output: Path, ending: str) -> None:
-    """Writes a float map beside the segmentation, in its geometry where the reader is one for medical images."""
+def write_map(values: np.ndarray, properties: dict, output: Path, ending: str) -> None:
+    """Writes a float map in the segmentation's geometry; as .npz (key "values") for formats that hold no floats."""
     if "sitk_stuff" in properties:
         geometry = properties["sitk_stuff"]
         image = sitk.GetImageFromArray(values[0] if len(geometry["spacing"]) == 2 else values)
         image.SetSpacing(geometry["spacing"])
         image.SetOrigin(geometry["origin"])
         image.SetDirection(geometry["direction"])
-        with replacing(f"{output}_entropy{ending}", ending) as temporary:
+        with replacing(f"{output}{ending}", ending) as temporary:
             sitk.WriteImage(image, str(temporary), True)
     elif "nibabel_stuff" in properties:
         affine = properties["nibabel_stuff"].get("reoriented_affine", properties["nibabel_stuff"]["original_affine"])
         image = nibabel.Nifti1Image(values.transpose(2, 1, 0), affine)
-        with replacing(f"{output}_entropy{ending}", ending) as temporary:
+        with replacing(f"{output}{ending}", ending) as temporary:
             nibabel.save(image, temporary)
     else:
-        with replacing(f"{output}_entropy.npz", ".npz") as temporary:
-            np.savez_compressed(temporary, entropy=values)
+        with replacing(f"{output}.npz", ".npz") as temporary:
+            np.savez_compressed(temporary, values=values)

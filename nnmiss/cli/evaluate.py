@@ -1,0 +1,91 @@
+"""nnmiss_evaluate: a table of all modality subsets from predictions and ground truth."""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nnmiss.atomic_files import read_json
+from nnmiss.errors import NnmissError, command
+from nnmiss.evaluation.conventions import CHOICES, Conventions
+from nnmiss.evaluation.evaluate import evaluate_folder
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of nnmiss_evaluate."""
+    p = argparse.ArgumentParser(prog="nnmiss_evaluate", description=(
+        "Compares predictions with ground truth for every modality subset: Dice, HD95, sensitivity and specificity per "
+        "case and region; writes results.csv, summary.json, table.md, table.tex and figures."))
+    p.add_argument("-gt", required=True, metavar="FOLDER", help="folder of ground truth segmentations")
+    p.add_argument("-pred", required=True, metavar="FOLDER",
+                   help="output folder of nnmiss_predict: flat, or one folder per subset (flair+t1ce/CASE.nii.gz)")
+    p.add_argument("-d", metavar="ID", help="dataset id or name, whose dataset.json is used. Default: the dataset.json "
+                                            "in the prediction folder")
+    p.add_argument("-o", metavar="FOLDER", help="where results go. Default: the prediction folder")
+    p.add_argument("--compare", nargs="+", default=[], metavar="RESULTS",
+                   help="results of other methods on the same cases: results.csv, a folder holding one, or NAME=PATH")
+    p.add_argument("--name", help="name of this method in the tables. Default: the prediction folder's name")
+    p.add_argument("--hd95", choices=CHOICES["hd95"], default="brats2020", help="definition of HD95 (%(default)s)")
+    p.add_argument("--hd95_unit", choices=CHOICES["hd95_unit"], default="mm",
+                   help="mm by the ground truth's spacing, or voxels as the BraTS 2020 tool (%(default)s)")
+    p.add_argument("--empty", choices=CHOICES["empty"], default="brats",
+                   help="empty regions: brats scores both empty Dice 1, HD95 0 and one empty Dice 0, HD95 = image "
+                        "diagonal; nan leaves undefined values out (%(default)s)")
+    p.add_argument("--include_average", action="store_true",
+                   help="count the average row as a sample of the t-test, as MetaKD's Table 1 did")
+    p.add_argument("-np", type=int, default=1, metavar="N", help="cases evaluated at once (%(default)s)")
+    return p
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs the command with these arguments (default: the command line's): exit code 1 when any case or file failed; the others are in the results."""
+    args = parser().parse_args(arguments)
+    if args.np < 1:
+        raise NnmissError(f"-np is {args.np}, expected at least 1 process")
+    output = Path(args.o or args.pred)
+    results = evaluate_folder(
+        args.gt, args.pred, dataset_json_of(args.d, args.pred), output,
+        Conventions(args.hd95, args.empty, args.hd95_unit), num_processes=args.np, compare=args.compare,
+        name=args.name, include_average=args.include_average)
+    print(f"\nDice (%)\n{results.attrs['table']}\n")
+    for note in results.attrs["notes"]:
+        print(f"note: {note}")
+    print(f"Tables: {output / 'table.md'} and {output / 'table.tex'}. All values: {output / 'results.csv'}. Means and "
+          f"conventions: {output / 'summary.json'}. Figures: heatmap.png, dice_by_count.png, boxplots.png beside them.")
+    errors = results.attrs["errors"]
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    if errors:
+        print(f"{len(errors)} errors: what they name is not in the results", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def dataset_json_of(dataset: str | None, pred_folder: str | Path) -> dict:
+    """dataset.json of a data set (id or name) in nnUNet_raw, else nnUNet_preprocessed; None: the predictions' own.
+
+    Raises NnmissError when it is nowhere, or the id is unknown or ambiguous.
+    """
+    if dataset is None:
+        path = Path(pred_folder) / "dataset.json"
+        if not path.is_file():
+            raise NnmissError(f"{path} not found: name the data set with -d")
+        return read_json(path, "dataset.json")
+    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    try:
+        name = str(maybe_convert_to_dataset_name(dataset))
+    except (RuntimeError, ValueError) as error:
+        raise NnmissError(str(error)) from None
+    folders = [Path(root.get()) / name for root in (nnUNet_raw, nnUNet_preprocessed) if root.is_set()]
+    for folder in folders:
+        if (folder / "dataset.json").is_file():
+            return read_json(folder / "dataset.json", "dataset.json")
+    looked = " or ".join(map(str, folders)) or "anywhere: set nnUNet_raw or nnUNet_preprocessed"
+    raise NnmissError(f"no dataset.json for {name} in {looked}. Check -d and the environment variables")
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Evaluates cases, one job each, in this process or in a pool of spawned ones."""
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from nnmiss.errors import NnmissError
+from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.label_maps import check_same_geometry, read_label_map, regions_of
+from nnmiss.evaluation.predictions import Prediction
+from nnmiss.evaluation.scoring import Reference
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case: its ground truth and all its predictions, so that the former is prepared once."""
+
+    case: str
+    gt: Path
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass
+class CaseResult:
+    """What came of a job."""
+
+    case: str
+    rows: list[tuple[str, str, str, str, float]] = field(default_factory=list)
+    """(case, subset, region, metric, value)."""
+    one_empty: list[tuple[str, str, str]] = field(default_factory=list)
+    """(case, subset, region) that is empty in exactly one of ground truth and prediction."""
+    errors: list[str] = field(default_factory=list)
+
+
+def evaluate_case(job: Job, dataset_json: dict, conventions: Conventions) -> CaseResult:
+    """Scores every prediction of a case. Files that cannot be used become errors that name case and file."""
+    result = CaseResult(job.case)
+    try:
+        gt = read_label_map(job.gt, dataset_json)
+        reference = Reference(gt.labels, gt.spacing_mm, regions_of(dataset_json), conventions)
+    except NnmissError as error:
+        result.errors.append(f"case {job.case}, ground truth {job.gt}: {error}")
+        return result
+    for prediction in job.predictions:
+        try:
+            pred = read_label_map(prediction.path, dataset_json)
+            check_same_geometry(gt, pred)
+            scores, one_empty = reference.score(pred.labels)
+        except NnmissError as error:
+            result.errors.append(f"case {job.case}, subset {prediction.subset}, {prediction.path}: {error}")
+            continue
+        result.rows += [(job.case, prediction.subset, region, metric, value)
+                        for region, metrics in scores.items() for metric, value in metrics.items()]
+        result.one_empty += [(job.case, prediction.subset, region) for region in one_empty]
+    return result
+
+
+def evaluate_cases(jobs: list[Job], dataset_json: dict, conventions: Conventions,
+                   num_processes: int = 1) -> Iterator[CaseResult]:
+    """Yields the result of each job as it is done. Raises NnmissError when a worker is killed (memory)."""
+    work = partial(evaluate_case, dataset_json=dataset_json, conventions=conventions)
+    if num_processes <= 1 or len(jobs) <= 1:
+        yield from map(work, jobs)
+        return
+    pool = ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=get_context("spawn"))
+    try:
+        with _started_without_interrupts():
+            futures = [pool.submit(work, job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        raise NnmissError("a worker process of the evaluation was killed, most often for want of memory: run again "
+                          "with fewer processes (-np)") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _started_without_interrupts() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C, which reaches them too: only this process answers it, with one message."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no change of handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,156 @@
+"""Evaluates a folder of predictions: results.csv, summary.json, table.md, table.tex and figures."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from nnmiss.atomic_files import read_json, writable_folder, write_json, write_text
+from nnmiss.availability import modality_names
+from nnmiss.errors import NnmissError
+from nnmiss.evaluation import figures, markup
+from nnmiss.evaluation.cases import CaseResult, Job, evaluate_cases
+from nnmiss.evaluation.comparison import compare_methods, comparison_markdown
+from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.label_maps import regions_of
+from nnmiss.evaluation.predictions import Found, case_files, find_predictions, subset_order
+from nnmiss.evaluation.results import (
+    COLUMNS,
+    Method,
+    check_comparable,
+    common_results,
+    read_method,
+    write_results,
+)
+from nnmiss.evaluation.summary import summarise, without_nan
+from nnmiss.evaluation.tables import build_table
+
+
+def evaluate_folder(gt_folder: str | Path, pred_folder: str | Path, dataset_json: dict | str | Path,
+                    output_folder: str | Path, conventions: Conventions | None = None, num_processes: int = 1,
+                    compare: Sequence[str | Path] = (), name: str | None = None,
+                    include_average: bool = False) -> pd.DataFrame:
+    """Evaluates predictions against ground truth and writes results, summary, tables and figures.
+
+    Args:
+        gt_folder: CASE + file ending.
+        pred_folder: flat (CASE.nii.gz, and CASE.json with "modalities_used") or one folder per subset.
+        dataset_json: content or path of dataset.json: channel_names, labels, file_ending.
+        output_folder: made if absent; older results in it are replaced.
+        conventions: definitions and rules; default `Conventions()`.
+        num_processes: cases evaluated at once, in spawned processes (a script needs `if __name__ == "__main__"`).
+        compare: results of other methods on the same cases, PATH or NAME=PATH, see `results.read_method`.
+        name: this method's name in the tables; default the prediction folder's name.
+        include_average: count the average row as a sample of the t-test, as MetaKD's Table 1 did.
+
+    Returns:
+        long results with columns case, subset, region, metric, value. `attrs["errors"]` lists what failed (every other
+        case is in the results), `attrs["notes"]` what is worth knowing, `attrs["table"]` the Dice table as text.
+
+    Raises:
+        NnmissError: nothing could be evaluated, or an argument that makes no sense.
+    """
+    conventions = conventions or Conventions()
+    dataset_json = _checked_dataset_json(dataset_json)
+    modalities, regions = modality_names(dataset_json), regions_of(dataset_json)
+    others = [read_method(specification, modalities) for specification in compare]
+    name = name or Path(pred_folder).resolve().name
+    notes = check_comparable(name, list(regions.members), conventions, others)
+    output_folder = writable_folder(output_folder)
+    found = find_predictions(pred_folder, modalities, dataset_json["file_ending"])
+    jobs = _jobs(Path(gt_folder), found, dataset_json["file_ending"])
+    outcomes = list(tqdm(evaluate_cases(jobs, dataset_json, conventions, num_processes), total=len(jobs),
+                         desc="evaluating", unit="case"))
+    errors = found.errors + [error for outcome in sorted(outcomes, key=lambda o: o.case) for error in outcome.errors]
+    if not any(outcome.rows for outcome in outcomes):
+        raise NnmissError(f"no prediction in {pred_folder} could be evaluated:\n  " + "\n  ".join(errors[:10]))
+    results = _as_table(outcomes, modalities, list(regions.members), conventions)
+    one_empty = [triple for outcome in outcomes for triple in outcome.one_empty]
+    notes += found.notes + _incomplete_subsets(results) + _penalised(results, one_empty, conventions)
+    summary = summarise(results, one_empty, name, modalities, regions, conventions)
+    # everything that can refuse comes before the first file, so that files of two evaluations never lie side by side
+    methods, more_notes = common_results([Method(name, results, conventions), *others])
+    notes += more_notes
+    write_results(results, output_folder / "results.csv")
+    summary.update(notes=notes, errors=errors)
+    _write_tables(output_folder, methods, summary, conventions, include_average)
+    write_json(output_folder / "summary.json", without_nan(summary))
+    figures.write_figures(output_folder, methods, modalities, list(regions.members))
+    own = build_table({name: results}, modalities, list(regions.members), "dice", conventions)
+    results.attrs.update(errors=errors, notes=notes, table=markup.to_text(own))
+    return results
+
+
+def _checked_dataset_json(dataset_json: dict | str | Path) -> dict:
+    content = dataset_json if isinstance(dataset_json, dict) else read_json(dataset_json, "dataset.json")
+    if not isinstance(content, dict) or not isinstance(content.get("file_ending"), str):
+        raise NnmissError('dataset.json needs "file_ending", as ".nii.gz", to find the segmentations')
+    return content
+
+
+def _jobs(gt_folder: Path, found: Found, file_ending: str) -> list[Job]:
+    """Pairs ground truths with predictions. Predictions without ground truth are errors, the reverse is a note."""
+    if not gt_folder.is_dir():
+        raise NnmissError(f"ground truth folder {gt_folder} does not exist: give the folder of segmentations as -gt")
+    truths = case_files(gt_folder, file_ending)
+    cases: dict[str, list] = {}
+    for prediction in found.predictions:
+        cases.setdefault(prediction.case, []).append(prediction)
+    jobs = []
+    for case, predictions in sorted(cases.items()):
+        if case in truths:
+            jobs.append(Job(case, truths[case], tuple(predictions)))
+        else:
+            found.errors.append(f"case {case}: no ground truth {gt_folder / (case + file_ending)} for "
+                                f"{predictions[0].path}")
+    without = sorted(set(truths) - set(cases))
+    if without:
+        found.notes.append(f"{len(without)} of {len(truths)} ground truth cases have no prediction at all: "
+                           f"{', '.join(without[:5])}{' ...' if len(without) > 5 else ''}")
+    return jobs
+
+
+def _as_table(outcomes: list[CaseResult], modalities: list[str], regions: list[str],
+              conventions: Conventions) -> pd.DataFrame:
+    """Rows by case, then subset, region and metric in the order of the tables, whatever the order of finishing."""
+    results = pd.DataFrame([row for outcome in outcomes for row in outcome.rows], columns=COLUMNS)
+    place = {"subset": subset_order(modalities), "region": regions, "metric": list(conventions.metrics)}
+
+    def key(column: pd.Series) -> pd.Series:
+        known = place.get(column.name)
+        return column.map({v: i for i, v in enumerate(known)}) if known else column
+
+    return results.sort_values(COLUMNS[:-1], key=key, ignore_index=True)
+
+
+def _incomplete_subsets(results: pd.DataFrame) -> list[str]:
+    counts, total = results.groupby("subset", sort=False)["case"].nunique(), results["case"].nunique()
+    short = [f"{subset} {n}" for subset, n in counts.items() if n < total]
+    return [f"{total} cases, but fewer in these subsets (n in the tables): {', '.join(short)}"] if short else []
+
+
+def _penalised(results: pd.DataFrame, one_empty: list, conventions: Conventions) -> list[str]:
+    if not one_empty or conventions.empty != "brats" or conventions.hd95 == "none":
+        return []
+    total = int((results["metric"] == "hd95").sum())
+    return [f"{len(one_empty)} of {total} HD95 values are the image diagonal, as exactly one of truth and prediction "
+            "is empty there; such values dominate a mean: summary.json has the medians and counts"]
+
+
+def _write_tables(folder: Path, methods: dict[str, pd.DataFrame], summary: dict[str, Any], conventions: Conventions,
+                  include_average: bool) -> None:
+    """Writes table.md and table.tex and adds the comparison to `summary`."""
+    regions, modalities = list(summary["regions"]), summary["modalities"]
+    metrics = [metric for metric in ("dice", "hd95") if metric in conventions.metrics]
+    tables = [build_table(methods, modalities, regions, m, conventions, include_average) for m in metrics]
+    markdown = [markup.to_markdown(table) for table in tables]
+    if len(methods) > 1:
+        summary["comparison"] = compare_methods(methods, regions, metrics, include_average)
+        markdown.append(comparison_markdown(summary["comparison"]))
+    if summary["notes"]:
+        markdown.append("Notes:\n\n" + "".join(f"- {note}\n" for note in summary["notes"]))
+    write_text(folder / "table.md", "\n".join(markdown))
+    write_text(folder / "table.tex", "\n".join(map(markup.to_latex, tables)))

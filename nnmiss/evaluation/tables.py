@@ -1,0 +1,145 @@
+"""Tables of all modality subsets in the layout of MetaKD's Table 1: what stands in them, before any markup."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite, nan
+
+import numpy as np
+import pandas as pd
+
+from nnmiss import __version__
+from nnmiss.availability import Present, all_subsets, subset_name
+from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.results import row_means
+from nnmiss.evaluation.statistics import subset_row_test
+
+UNDEFINED = "-"
+BRATS_REGIONS = {
+    "ET": ("et", "enhancing tumor", "enhancing tumour", "enhancing"),
+    "TC": ("tc", "tumor core", "tumour core", "core"),
+    "WT": ("wt", "whole tumor", "whole tumour", "whole"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One printed value: text, and "best", "second" or "" for how it ranks among the methods of its block."""
+
+    text: str
+    rank: str = ""
+
+
+@dataclass(frozen=True)
+class SubsetTable:
+    """Everything printed; `markup` turns it into Markdown or LaTeX."""
+
+    metric: str
+    modalities: list[str]
+    blocks: list[tuple[str, list[str]]]
+    """Title and column names of each region."""
+    rows: list[tuple[Present, list[Cell], int]]
+    """Present modalities, one cell per column of all blocks, number of cases."""
+    footers: list[tuple[str, list[Cell]]]
+    """The average row and, in comparisons, the p-value row."""
+    caption: str
+
+
+def ordered_regions(regions: list[str]) -> dict[str, str]:
+    """Region name -> title. ET, TC, WT in this order where all three are there, else names as they come."""
+    titles = {region: title for region in regions for title, names in BRATS_REGIONS.items()
+              if region.lower().replace("_", " ").replace("-", " ") in names}
+    if len(regions) == 3 and set(titles.values()) == set(BRATS_REGIONS):
+        return {region: title for title in BRATS_REGIONS for region in regions if titles[region] == title}
+    return {region: region for region in regions}
+
+
+def build_table(methods: dict[str, pd.DataFrame], modalities: list[str], regions: list[str], metric: str,
+                conventions: Conventions, include_average: bool = False) -> SubsetTable:
+    """Makes the table of one metric.
+
+    Args:
+        methods: name -> long results; the first is ours. Several must be on the same cases and subsets.
+        regions: region names in the order of dataset.json.
+        metric: "dice" (shown in %) or "hd95" (lower is better).
+        include_average: see `statistics.subset_row_test`.
+    """
+    ours, scale, higher = next(iter(methods)), 100 if metric == "dice" else 1, metric != "hd95"
+    titles = ordered_regions(regions)
+    means = {name: row_means(results, metric) * scale for name, results in methods.items()}
+    names = [*list(methods)[1:], ours]  # ours last, beside Imprv
+    comparing = len(names) > 1
+    subsets = [(s, subset_name(s, modalities)) for s in all_subsets(len(modalities))]
+    subsets = [(s, name) for s, name in subsets if name in means[ours].index]
+    cells: list[list[Cell]] = [[] for _ in subsets]
+    average, p_row, tested = [], [], set()
+    for region in titles:
+        values = np.array([[means[m][region].get(name, nan) for m in names] for _, name in subsets])  # (rows, methods)
+        for row, line in zip(cells, values):
+            row += _ranked(line, higher, comparing)
+        average += _ranked(nan_mean(values), higher, comparing)
+        tests = [subset_row_test(values[:, -1], values[:, i], higher, include_average) for i in range(len(names) - 1)]
+        tested |= {t.n for t in tests}
+        p_row += [Cell(p_text(t.p)) for t in tests] + ([Cell(UNDEFINED), Cell(UNDEFINED)] if comparing else [])
+    counts = methods[ours].groupby("subset")["case"].nunique()
+    footers = [("Average", average)]
+    if comparing:
+        n = "/".join(map(str, sorted(tested)))
+        footers.append((f"p-value (n = {n})", p_row))
+    columns = names + ["Imprv"] if comparing else [""]
+    return SubsetTable(metric, modalities, [(titles[r], columns) for r in titles],
+                       [(s, row, int(counts[name])) for (s, name), row in zip(subsets, cells)], footers,
+                       _caption(ours, metric, conventions, comparing, include_average, counts))
+
+
+def nan_mean(values: np.ndarray) -> np.ndarray:
+    """Column means of (rows, columns) without NaN; NaN for a column that has nothing else."""
+    return np.array([column[np.isfinite(column)].mean() if np.isfinite(column).any() else nan for column in values.T])
+
+
+def improvement(line: np.ndarray, higher_is_better: bool) -> float:
+    """Gain of the last value over the best of the others, relative to the latter; NaN where undefined."""
+    others = line[:-1][np.isfinite(line[:-1])]
+    if not len(others):
+        return nan
+    best = others.max() if higher_is_better else others.min()
+    gain = line[-1] - best if higher_is_better else best - line[-1]
+    return gain / best if best else nan
+
+
+def _ranked(line: np.ndarray, higher: bool, comparing: bool) -> list[Cell]:
+    """Cells of one row of a block. Ranks go by the printed digits, so that equal numbers look equal."""
+    texts = [number_text(v) for v in line]
+    if not comparing:
+        return [Cell(t) for t in texts]
+    printed = sorted({float(t) for t in texts if t != UNDEFINED}, reverse=higher)
+    ranks = dict(zip(printed, ("best", "second")))
+    cells = [Cell(t, "" if t == UNDEFINED else ranks.get(float(t), "")) for t in texts]
+    gain = improvement(line, higher)
+    return cells + [Cell(f"{100 * gain:.2f}%" if isfinite(gain) else UNDEFINED)]
+
+
+def number_text(value: float) -> str:
+    """Two decimals; a dash for NaN."""
+    return f"{value:.2f}" if isfinite(value) else UNDEFINED
+
+
+def p_text(p: float) -> str:
+    """7.3e-5 as papers print it; two decimals from 0.1 on; a dash for NaN."""
+    if not isfinite(p):
+        return UNDEFINED
+    if p >= 0.1:
+        return f"{p:.2f}"
+    digits, _, exponent = f"{p:.1e}".partition("e")
+    return f"{digits}e{int(exponent)}" if p else "0"
+
+
+def _caption(ours: str, metric: str, conventions: Conventions, comparing: bool, include_average: bool,
+             counts: pd.Series) -> str:
+    name = "Dice (%)" if metric == "dice" else f"HD95 ({conventions.hd95_unit}, lower is better)"
+    n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    text = f"{name} of {ours} by available modalities, mean over n = {n} cases; average over the {len(counts)} rows. "
+    if comparing:
+        text += ("Best bold, second best italic. Imprv: gain over the best other method. p-value: one-tailed paired "
+                 f"t-test of {ours} against each method over the rows"
+                 + (" and the average row. " if include_average else ". "))
+    return text + f"Conventions: {conventions.sentence(metric)}. nnmiss {__version__}."

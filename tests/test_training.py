@@ -1,0 +1,197 @@
+"""nnmiss_train on a tiny data set: what it writes, that it continues exactly, and what it refuses."""
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from tiny_dataset import DATASET, PLANS, SHORT, fold_folder, session_folders, tiny  # noqa: F401
+
+from nnmiss.cli import train
+from nnmiss.errors import NnmissError
+from nnmiss.inference.checkpoints import read_checkpoint
+from nnmiss.trainers.metakd import nnMissTrainerMetaKD
+
+
+def run(*arguments, method="metakd", fold="0", short=SHORT, epochs=4):
+    return train.run(["801", method, fold, "-p", PLANS, "-device", "cpu", "--disable_progress_bar", *short,
+                      f"num_epochs={epochs}", *arguments])
+
+
+def weights(folder):
+    return read_checkpoint(folder / "checkpoint_final.pth")["network_weights"]
+
+
+def test_a_run_leaves_what_nnunet_leaves_and_what_is_ours(tiny, capsys):
+    assert run() == 0
+    fold = fold_folder(tiny)
+    for name in ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "run.json", "importance_weights.csv",
+                 "importance_weights.png", "features.csv", "stage_warmup/checkpoint_final.pth", "validation/results.csv",
+                 "validation/summary.json", "validation/table.md", "validation/flair/", "validation/flair+t1+t1ce+t2/"):
+        assert (fold / name).exists(), name
+    assert not (fold / "checkpoint_latest.pth").exists()
+    record = json.loads((fold / "run.json").read_text())
+    assert record["settings"]["warmup"]["num_epochs"] == 3
+    assert record["settings"]["missing"]["num_epochs"] == 1
+    assert set(record["held_out_cases"]) & set(record["validation_cases"]) == set()
+    assert set(record["versions"]) == {"nnmiss", "nnunetv2", "torch", "python"}
+    w = pd.read_csv(fold / "importance_weights.csv")
+    assert list(w.columns) == ["iteration", "flair", "t1", "t1ce", "t2"]
+    assert w["iteration"].is_monotonic_increasing
+    assert w["iteration"].max() == 7  # four epochs of two iterations, over both stages
+    assert len(w) == 8
+    assert torch.allclose(torch.tensor(w.iloc[:, 1:].sum(1).to_numpy()), torch.ones(8, dtype=torch.double), atol=1e-5)
+    out = capsys.readouterr().out
+    assert "missing epoch 1/1" in out
+    assert " w flair" in out
+    run()
+    assert "training is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method, trainer", [("metakd", "nnMissTrainerMetaKD"),
+                                             ("modality_dropout", "nnMissTrainerModalityDropout")])
+@pytest.mark.parametrize("stop_at", [1, 4, 7])
+def test_an_interrupted_run_continues_to_the_same_weights(tiny, monkeypatch, method, trainer, stop_at):
+    if method == "metakd" and stop_at == 4:
+        stop_at = 6  # the first iteration of the second stage
+    assert run("--no_val", method=method) == 0
+    straight = weights(fold_folder(tiny, trainer))
+    shutil.rmtree(tiny / "nnUNet_results" / DATASET)
+
+    cls = train.method_class(method)
+    step, done = cls.train_step, []
+
+    def interrupted(self, batch):
+        done.append(1)
+        if len(done) == stop_at + 1:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(cls, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("--no_val", method=method)
+    monkeypatch.setattr(cls, "train_step", step)
+    assert run("--no_val", "--c", method=method) == 0
+    continued = weights(fold_folder(tiny, trainer))
+    assert all(torch.equal(straight[name], continued[name]) for name in straight)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny):
+    for tag, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        run("--no_val", "--tag", tag, "--seed", seed, epochs=2)
+    a, b, c = (weights(fold_folder(tiny, plans=f"{PLANS}-{tag}")) for tag in "abc")
+    assert all(torch.equal(a[n], b[n]) for n in a)
+    assert any(not torch.equal(a[n], c[n]) for n in a)
+
+
+def test_other_settings_in_the_same_place_are_refused_and_a_tag_keeps_both(tiny):
+    run("--no_val", epochs=2)
+    with pytest.raises(NnmissError, match=r"settings\.missing\.alpha: 0\.1, now 0\.3.*--tag"):
+        run("--no_val", "--set", "alpha=0.3", epochs=2)
+    assert run("--no_val", "--set", "alpha=0.3", "--tag", "strong", epochs=2) == 0
+    with pytest.raises(NnmissError, match=r"network\.fusion: concat, now mean"):
+        run("--no_val", "--set", "fusion=mean", fold="1", epochs=2)
+
+
+def test_the_network_of_a_run_is_in_its_plans(tiny):
+    run("--no_val", "--set", "fusion=mean", "width_factor=0.5", epochs=2)
+    plans = json.loads((fold_folder(tiny).parent / "plans.json").read_text())
+    block = plans["configurations"]["3d_fullres"]["nnmiss"]
+    assert (block["fusion"], block["width_factor"]) == ("mean", 0.5)
+
+
+def test_one_stage_at_a_time(tiny):
+    with pytest.raises(NnmissError, match="stage missing starts from stage warmup"):
+        run("--no_val", "--stage", "missing")
+    assert run("--no_val", "--stage", "warmup") == 0
+    assert not (fold_folder(tiny) / "checkpoint_final.pth").exists()
+    assert run("--no_val", "--stage", "missing") == 0
+    assert (fold_folder(tiny) / "checkpoint_final.pth").exists()
+
+
+def test_validation_alone_comes_after_training(tiny):
+    with pytest.raises(NnmissError, match="no checkpoint_final"):
+        run("--val")
+    run("--no_val", epochs=2)
+    assert not (fold_folder(tiny) / "validation").exists()
+    assert run("--val", epochs=2) == 0
+    assert (fold_folder(tiny) / "validation" / "summary.json").exists()
+
+
+def test_a_missingness_table_takes_modalities_away(tiny, session_folders, monkeypatch):  # noqa: F811
+    folder = session_folders / "nnUNet_raw" / DATASET / "missing"
+    folder.mkdir(exist_ok=True)
+    cases = json.loads((session_folders / "nnUNet_preprocessed" / DATASET / "availability.json").read_text())["cases"]
+    complete = [case for case, row in cases.items() if all(row)]
+    lines = [f"{case},1,0,0,0" for case in complete]
+    (folder / "flair_only.csv").write_text("\n".join(["case,flair,t1,t1ce,t2", *lines]))
+    seen = []
+    monkeypatch.setattr(nnMissTrainerMetaKD, "initialize",
+                        lambda self, original=nnMissTrainerMetaKD.initialize: original(self) or seen.append(self.available))
+    run("--no_val", "--missing", "flair_only", epochs=2)
+    assert all(seen[0][case] == (True, False, False, False) for case in complete)
+    assert json.loads((fold_folder(tiny) / "run.json").read_text())["missing"]["table"] == "flair_only"
+    with pytest.raises(NnmissError, match="Did you mean flair_only"):
+        run("--missing", "flair_onyl", "--tag", "x")
+
+
+def test_pretrained_weights_are_taken_but_not_the_heads(tiny, capsys):
+    run("--no_val", epochs=2)
+    file = str(fold_folder(tiny) / "checkpoint_final.pth")
+    run("--no_val", "--tag", "pre", "-pretrained_weights", file, epochs=2)
+    assert "pretrained weights:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["801", "metakt", "0"], "Did you mean metakd"),
+    (["801", "metakd", "9"], "fold 9 does not exist: the folds are 0 to 4"),
+    (["801", "metakd", "zero"], "fold must be a number"),
+    (["801", "metakd", "0", "-c", "3d"], "configuration '3d' is not in"),
+    (["801", "metakd", "0", "--set", "alhpa=1"], "Did you mean alpha"),
+    (["801", "metakd", "0", "--set", "num_epochs=1"], "fewer than"),
+    (["801", "metakd", "0", "--set", "num_iterations_per_epoch=0"], "at least 1"),
+    (["801", "metakd", "0", "--set", "fusion=sum"], "fusion 'sum' is unknown"),
+    (["801", "metakd", "0", "--preset", "papr"], "Did you mean paper"),
+    (["801", "metakd", "0", "--stage", "late"], "stage 'late' is unknown"),
+    (["801", "metakd", "0", "-p", "nnMissOtherPlans"], "plans file"),
+    (["999", "metakd", "0"], "no data set has id 999"),
+    (["801", "metakd", "0", "-num_gpus", "2"], "-num_gpus 2 needs"),
+])
+def test_bad_arguments_end_in_one_message_and_leave_no_run(tiny, monkeypatch, capsys, arguments, message):
+    plans = [] if "-p" in arguments else ["-p", PLANS]
+    monkeypatch.setattr("sys.argv", ["nnmiss_train", *arguments, *plans, "-device", "cpu", "--disable_progress_bar"])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
+    assert not list((tiny / "nnUNet_results").rglob("checkpoint*"))
+
+
+def test_a_cascade_is_refused(tiny, session_folders, tmp_path):  # noqa: F811
+    path = session_folders / "nnUNet_preprocessed" / DATASET / "nnMissCascadePlans.json"
+    plans = json.loads((path.parent / f"{PLANS}.json").read_text())
+    plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    path.write_text(json.dumps(plans))
+    with pytest.raises(NnmissError, match="is a cascade"):
+        train.run(["801", "metakd", "0", "-p", "nnMissCascadePlans", "-c", "3d_cascade_fullres", "-device", "cpu"])
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tiny, monkeypatch):
+    step = nnMissTrainerMetaKD.train_step
+    monkeypatch.setattr(nnMissTrainerMetaKD, "train_step", lambda self, b: {**step(self, b), "loss": float("nan")})
+    with pytest.raises(NnmissError, match="lower --set initial_lr"):
+        run("--no_val")
+
+
+def test_2d_trains_and_validates(tiny):
+    assert run("-c", "2d", epochs=2) == 0
+    assert (tiny / "nnUNet_results" / DATASET / f"nnMissTrainerMetaKD__{PLANS}__2d/fold_0/validation/table.md").exists()
+
+
+def test_settings_can_be_listed(tiny, capsys):
+    train.run(["801", "metakd", "0", "--set", "help"])
+    out = capsys.readouterr().out
+    assert "alpha = 0.1" in out
+    assert "official: 20" in out
