@@ -48,7 +48,7 @@ class MissingModalityPredictor(nnUNetPredictor):
                 because methods build on this package and not the other way round.
 
         Raises:
-            NnmissError: no such model or fold, a refused checkpoint, or folds trained by different methods.
+            NnmissError: no such model or fold, a refused checkpoint, or one of another method.
         """
         model_folder = Path(model_folder)
         if not model_folder.is_dir():
@@ -58,9 +58,11 @@ class MissingModalityPredictor(nnUNetPredictor):
         plans_manager = PlansManager(read_json(model_folder / "plans.json", "the model's plans"))
         files = [model_folder / f"fold_{fold}" / checkpoint_name for fold in folds]
         checkpoints = [read_checkpoint(file) for file in files]
-        names = {c.get("trainer_name") for c in checkpoints}
-        if len(names) > 1:
-            raise NnmissError(f"the folds of {model_folder} were trained by different trainers: {sorted(names)}")
+        expected = model_folder.name.partition("__")[0]
+        for file, checkpoint in zip(files, checkpoints):
+            if checkpoint.get("trainer_name") != expected:
+                raise NnmissError(f"{file} was trained by {checkpoint.get('trainer_name')}, but lies in a folder of "
+                                  f"{expected}: put back the fold's own checkpoint")
         first = checkpoints[0]
         configuration_manager = plans_manager.get_configuration(first["init_args"]["configuration"])
         network = trainer_class_of(first["trainer_name"]).build_network_architecture(
