@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from functools import partial
@@ -204,19 +205,29 @@ def test_several_data_sets_with_one_id_and_one_bad_data_set_among_good_ones(fold
 def test_a_case_that_fails_in_preprocessing_is_named_and_the_others_finish(folders, run):
     raw = write_dataset(folders[0])
     assert run("-d", 310, "-c", "3d_fullres")[0] == 0
-    nan(raw / "imagesTr" / "c1_0001.nii.gz")
+    label = raw / "labelsTr" / "c1.nii.gz"
+    write_image(label, np.full(SHAPE, 7, dtype=np.uint8))
+    os.utime(label, (0, 0))  # an old file copied over: not noticed before it is read
     code, out, err = run("-d", 310, "-c", "3d_fullres")
-    assert code == 1 and "Fingerprint: kept" in out and "1 cases failed" in err and "case c1" in err
+    assert code == 1 and "Fingerprint: kept" in out and "1 case(s) failed" in err and "case c1" in err
     assert listed(folders[1] / raw.name, "nnMissPlans_3d_fullres") == ["c0", "c2", "c3"]
     code, _, err = run("-d", 310, "-c", "3d_fullres", "--verify_dataset_integrity")
     assert code == 1 and "has 1 problem" in err
+
+
+def test_a_changed_file_is_noticed_without_clean(folders, run):
+    raw = write_dataset(folders[0])
+    assert run("-d", 310, "--no_pp")[0] == 0
+    nan(raw / "imagesTr" / "c1_0001.nii.gz")
+    code, out, err = run("-d", 310, "--no_pp")
+    assert code == 1 and "c1_0001.nii.gz changed" in out and "NaN or Inf" in err
 
 
 def test_blank_files_with_and_without_the_flag(folders, run):
     raw = write_dataset(folders[0])
     write_image(raw / "imagesTr" / "c1_0001.nii.gz", np.full(SHAPE, 5, dtype=np.float32))
     code, out, _ = run("-d", 310, "--no_pp")
-    assert code == 0 and "1 channel files are blank" in out and "c1: t1" in out and "treated as images" in out
+    assert code == 0 and "1 channel file(s) are blank" in out and "c1: t1" in out and "treated as images" in out
     code, out, _ = run("-d", 310, "--no_pp", "--blank_is_missing")
     assert code == 0 and "treated as missing" in out and "extracted anew, because blank files are now missing" in out
     plans = json.loads((folders[1] / raw.name / "nnMissPlans.json").read_text())

@@ -1,0 +1,101 @@
+"""Where a data set lies, and its dataset.json, checked."""
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnmiss.atomic_files import read_json
+from nnmiss.availability import modality_names
+from nnmiss.errors import NnmissError, nearest_names
+
+PURPOSES = {
+    "nnUNet_raw": "the folder with the raw data sets, DatasetXXX_Name",
+    "nnUNet_preprocessed": "a folder for preprocessed data, on a fast disk",
+    "nnUNet_results": "a folder for trained models",
+}
+REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
+
+
+def require_folder(variable: str) -> Path:
+    """The folder an environment variable of nnU-Net's names. Raises NnmissError when unset, or raw and not there."""
+    value = os.environ.get(variable)
+    if not value:
+        raise NnmissError(f"environment variable {variable} is not set: export {variable}=... "
+                          f"({PURPOSES.get(variable, 'a folder')})")
+    if variable == "nnUNet_raw" and not Path(value).is_dir():
+        raise NnmissError(f"nnUNet_raw points to {value}, which is not a folder: correct the environment variable")
+    return Path(value)
+
+
+def find_dataset_name(dataset: int | str) -> str:
+    """The name 'DatasetXXX_Name' for an id (12, '12', '012') or for the name itself.
+
+    Looks below nnUNet_raw, nnUNet_preprocessed and nnUNet_results, where they are set.
+
+    Raises:
+        NnmissError: no data set or several have that id, or the name is unknown.
+    """
+    roots = [Path(os.environ[v]) for v in PURPOSES if os.environ.get(v) and Path(os.environ[v]).is_dir()]
+    names = sorted({f.name for r in roots for f in r.iterdir() if f.is_dir() and re.match(r"Dataset\d{3,}_.", f.name)})
+    looked = "looked in " + (", ".join(map(str, roots)) or "no folder: nnUNet_raw is not set")
+    if str(dataset) in names:
+        return str(dataset)
+    if not str(dataset).isdigit():
+        raise NnmissError(f"data set {dataset!r} not found ({looked}). {nearest_names(str(dataset), names or ['none'])}")
+    matching = [name for name in names if int(re.match(r"Dataset(\d+)_", name).group(1)) == int(dataset)]
+    if not matching:
+        raise NnmissError(f"no data set has id {int(dataset)} ({looked}). Data sets there: {', '.join(names) or 'none'}")
+    if len(matching) > 1:
+        raise NnmissError(f"several data sets have id {int(dataset)}: {', '.join(matching)} ({looked}): "
+                          "rename or remove all but one, or give the full name")
+    return matching[0]
+
+
+def label_manager(dataset_json: dict) -> LabelManager:
+    """nnU-Net's LabelManager for dataset.json. Raises NnmissError when the labels break nnU-Net's rules."""
+    try:
+        manager = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
+    except (AssertionError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise NnmissError(f'dataset.json: "labels" or "regions_class_order" break nnU-Net\'s rules: {error}') from None
+    known = _known(manager)
+    if not np.all(np.ediff1d(known) == 1):
+        raise NnmissError(f"dataset.json: label values must be consecutive (0, 1, 2, ...), got {known}")
+    return manager
+
+
+def _known(manager: LabelManager) -> list[int]:
+    return [int(i) for i in manager.all_labels] + ([int(manager.ignore_label)] if manager.has_ignore_label else [])
+
+
+def known_labels(dataset_json: dict) -> list[int]:
+    """Every value a label file may hold, background and ignore label included."""
+    return _known(label_manager(dataset_json))
+
+
+def load_dataset_json(raw_dataset_folder: str | Path) -> dict:
+    """Reads dataset.json of a raw data set and checks what planning relies on.
+
+    Raises NnmissError when it is absent, not JSON, lacks a key, or holds bad channel names, labels or types.
+    """
+    path = Path(raw_dataset_folder) / "dataset.json"
+    content = read_json(path, "dataset.json")
+    if not isinstance(content, dict):
+        raise NnmissError(f"{path} must hold a JSON object with the keys {', '.join(REQUIRED_KEYS)}")
+    missing = [k for k in REQUIRED_KEYS if k not in content and not (k == "channel_names" and "modality" in content)]
+    if missing:
+        raise NnmissError(f"{path} lacks {', '.join(missing)}: see nnU-Net's documentation/dataset_format.md")
+    number, ending = content["numTraining"], content["file_ending"]
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise NnmissError(f'{path}: "numTraining" must be the number of training cases, got {number!r}')
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise NnmissError(f'{path}: "file_ending" must start with a dot, as ".nii.gz", got {ending!r}')
+    try:
+        modality_names(content)
+        label_manager(content)
+    except NnmissError as error:
+        raise NnmissError(f"{path}: {str(error).removeprefix('dataset.json: ')}") from None
+    return content

@@ -1,0 +1,85 @@
+"""Reads, checks and installs a splits_final.json."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnmiss.atomic_files import read_json, write_json
+from nnmiss.errors import NnmissError
+
+Splits = list[dict[str, list[str]]]
+
+
+def read_splits(path: str | Path, cases: list[str]) -> Splits:
+    """Reads a file like nnU-Net's splits_final.json and checks it against the data set's cases.
+
+    Args:
+        path: JSON: a list with one {"train": [...], "val": [...]} per fold.
+        cases: the names of the training cases.
+
+    Raises:
+        NnmissError: another structure, an empty training set, ids that are unknown, doubled or on both sides.
+    """
+    content = read_json(path, "splits file")
+    sides = ("train", "val")
+    if not isinstance(content, list) or not content or not all(
+            isinstance(fold, dict) and all(isinstance(fold.get(s), list) for s in sides) for fold in content):
+        raise NnmissError(f'{path} must hold a list with one {{"train": [...], "val": [...]}} per fold')
+    problems = []
+    for number, fold in enumerate(content):
+        train, val = ([str(case) for case in fold[side]] for side in sides)
+        unknown = sorted(set(train + val) - set(cases))
+        doubled = sorted({c for c in train + val if (train + val).count(c) > 1})
+        if unknown:
+            problems.append(f"fold {number}: unknown cases {_listed(unknown)}")
+        if doubled:
+            problems.append(f"fold {number}: cases that stand there more than once {_listed(doubled)}")
+        if not train:
+            problems.append(f"fold {number}: no training case")
+    if problems:
+        known = f"the data set's cases are {_listed(sorted(cases))}"
+        raise NnmissError(f"{path}: " + "; ".join(problems) + f" ({known})")
+    return [{side: [str(case) for case in fold[side]] for side in sides} for fold in content]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def choose_splits(preset: str | None, raw_dataset_folder: Path, cases: list[str]) -> Splits | None:
+    """The splits that --splits names, else those shipped in the raw folder's splits_final.json, else None.
+
+    Raises NnmissError for an unknown preset, a bad file, or two sources that disagree.
+    """
+    shipped_file = raw_dataset_folder / "splits_final.json"
+    shipped = read_splits(shipped_file, cases) if shipped_file.is_file() else None
+    if preset is None:
+        return shipped
+    if not Path(preset).is_file():
+        raise NnmissError(f"--splits {preset!r} is neither a file nor a preset: there are no presets yet, give the path "
+                          'of a file like splits_final.json, a list of {"train": [...], "val": [...]}')
+    chosen = read_splits(preset, cases)
+    if shipped is not None and chosen != shipped:
+        raise NnmissError(f"--splits {preset} differs from {shipped_file}, which nnU-Net copies: remove one of them")
+    return chosen
+
+
+def install_splits(splits: Splits, preprocessed_folder: Path, shipped: bool) -> str:
+    """Writes splits_final.json into the preprocessed folder. Returns what was done, in words.
+
+    With `shipped` splits (from the raw folder) an existing file that begins with the same folds stays, as in nnU-Net.
+
+    Raises NnmissError when an existing file disagrees with shipped splits.
+    """
+    target = preprocessed_folder / "splits_final.json"
+    before = read_json(target, "splits file") if target.is_file() else None
+    if shipped and before is not None:
+        same = len(before) >= len(splits) and all(
+            set(a[side]) == set(b[side]) for a, b in zip(splits, before) for side in ("train", "val"))
+        if not same:
+            raise NnmissError(f"{target} differs from the splits shipped with the raw data: remove one of them")
+        return f"kept {target}"
+    if before == splits:
+        return f"kept {target}"
+    preprocessed_folder.mkdir(parents=True, exist_ok=True)
+    write_json(target, splits)
+    return f"{'replaced' if before is not None else 'wrote'} {target}: {len(splits)} fold" + "s" * (len(splits) > 1)
