@@ -29,8 +29,8 @@ setup(
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     install_requires=[
-        "nnunetv2>=2.8.1,<2.9",  # planning, preprocessing, augmentation, sliding window; internals are subclassed, hence the pin
-        "torch>=2.3",  # networks and training
+        "nnunetv2>=2.8.1,<2.9",  # planning, preprocessing, sliding window; internals are subclassed, hence the pin
+        "torch>=2.5",  # networks and training
         "SimpleITK>=2.2.1",  # NIfTI with its geometry, as nnU-Net's default reader
         "nibabel>=4",  # exact NIfTI headers in converters, phantoms and checks
         "batchgenerators>=0.25.1",  # nnU-Net's file helpers and loader processes

@@ -101,7 +101,7 @@ def test_distillation_at_every_stage_reaches_the_first_stage(tmp_path, monkeypat
         x, target = trainer.to_device(make_batch(trainer))
         seen = []
         monkeypatch.setattr("nnmiss.trainers.metakd.pairwise_distillation",
-                            lambda f, *rest: seen.append(f.shape) or f.sum() * 0)
+                            lambda f, *rest, seen=seen: seen.append(f.shape) or f.sum() * 0)
         trainer.losses(trainer.network, x, target, torch.ones(2, 4, dtype=torch.bool))
         assert len(set(seen)) == expected
 

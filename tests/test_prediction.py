@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from tiny_dataset import DATASET, PLANS, SHORT, session_folders, set_folders  # noqa: F401
+from tiny_dataset import DATASET, PLANS, SHORT, set_folders
 from tiny_dataset import test_images as image_folder
 
 from nnmiss.availability import all_subsets, subset_name
@@ -28,7 +28,7 @@ NAMES = ["flair", "t1", "t1ce", "t2"]
 
 
 @pytest.fixture(scope="module")
-def trained(session_folders, tmp_path_factory):  # noqa: F811
+def trained(session_folders, tmp_path_factory):
     """A results folder with two folds of metakd and one of modality_dropout, trained for a moment."""
     results = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
@@ -42,7 +42,7 @@ def trained(session_folders, tmp_path_factory):  # noqa: F811
 
 
 @pytest.fixture
-def images(session_folders, trained, monkeypatch, tmp_path):  # noqa: F811
+def images(session_folders, trained, monkeypatch, tmp_path):
     """A private copy of the test images, to be damaged at will."""
     set_folders(monkeypatch, session_folders)
     monkeypatch.setenv("nnUNet_results", str(trained))
@@ -234,7 +234,8 @@ def damage_shape(path):
 
 def damage_affine(path):
     image = nibabel.load(path)
-    nibabel.save(nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine + 5 * np.eye(4)[:, [3, 0, 1, 2]]), path)
+    moved = image.affine + 5 * np.eye(4)[:, [3, 0, 1, 2]]
+    nibabel.save(nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), moved), path)
 
 
 @pytest.mark.parametrize("damage", [damage_truncate, damage_nan, damage_shape, damage_affine])

@@ -144,5 +144,5 @@ def test_held_out_cases_are_complete_ones_and_leave_the_training():
 
 def test_few_training_cases_are_shared_with_meta_validation():
     training = ["a", "b"]
-    assert hold_out(training, {c: (True, True) for c in training}, 5, 0) == (training, training)
-    assert hold_out(training, {c: (True, True) for c in training}, 0, 0) == (training, [])
+    assert hold_out(training, dict.fromkeys(training, (True, True)), 5, 0) == (training, training)
+    assert hold_out(training, dict.fromkeys(training, (True, True)), 0, 0) == (training, [])

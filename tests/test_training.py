@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
-from tiny_dataset import DATASET, PLANS, SHORT, fold_folder, session_folders, tiny  # noqa: F401
+from tiny_dataset import DATASET, PLANS, SHORT, fold_folder
 
 from nnmiss.cli import train
 from nnmiss.errors import NnmissError
@@ -120,7 +120,7 @@ def test_validation_alone_comes_after_training(tiny):
     assert (fold_folder(tiny) / "validation" / "summary.json").exists()
 
 
-def test_a_missingness_table_takes_modalities_away(tiny, session_folders, monkeypatch):  # noqa: F811
+def test_a_missingness_table_takes_modalities_away(tiny, session_folders, monkeypatch):
     folder = session_folders / "nnUNet_raw" / DATASET / "missing"
     folder.mkdir(exist_ok=True)
     cases = json.loads((session_folders / "nnUNet_preprocessed" / DATASET / "availability.json").read_text())["cases"]
@@ -169,7 +169,7 @@ def test_bad_arguments_end_in_one_message_and_leave_no_run(tiny, monkeypatch, ca
     assert not list((tiny / "nnUNet_results").rglob("checkpoint*"))
 
 
-def test_a_cascade_is_refused(tiny, session_folders, tmp_path):  # noqa: F811
+def test_a_cascade_is_refused(tiny, session_folders, tmp_path):
     path = session_folders / "nnUNet_preprocessed" / DATASET / "nnMissCascadePlans.json"
     plans = json.loads((path.parent / f"{PLANS}.json").read_text())
     plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}

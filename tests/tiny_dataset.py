@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from nnunetv2.paths import nnUNet_raw
 
 from nnmiss.cli import phantom, plan_and_preprocess
 
@@ -43,9 +44,7 @@ def tiny(session_folders, monkeypatch, tmp_path) -> Path:
 
 def test_images() -> Path:
     """Folder of the tiny data set's test images."""
-    import os
-
-    return Path(os.environ["nnUNet_raw"]) / DATASET / "imagesTs"
+    return Path(nnUNet_raw) / DATASET / "imagesTs"
 
 
 test_images.__test__ = False

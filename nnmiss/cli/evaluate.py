@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Runs the command with these arguments (default: the command line's): exit code 1 when any case or file failed; the others are in the results."""
+    """Evaluates; returns 1 when any case or file failed. The others are in the results."""
     args = parser().parse_args(arguments)
     if args.np < 1:
         raise NnmissError(f"-np is {args.np}, expected at least 1 process")

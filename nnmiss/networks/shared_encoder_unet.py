@@ -23,7 +23,7 @@ class SharedEncoderUNet(MissingModalityNetwork):
         num_modalities: M.
         fusion: name of a fusion (nnmiss.networks.fusion.FUSIONS), used at every scale.
         imputation: where Eq. 2 generates missing features: "bottleneck" (official code) or "all" scales.
-        activation_checkpointing: recompute the encoder in the backward pass, modality by modality, to save memory.
+        activation_checkpointing: recompute the encoder in the backward pass, in up to M parts, to save memory.
 
     Raises:
         NnmissError: unknown fusion or imputation.
@@ -45,7 +45,8 @@ class SharedEncoderUNet(MissingModalityNetwork):
     def encode(self, images: Tensor, modality: Tensor) -> list[Tensor]:
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return self.encoder(images)
-        parts = [checkpoint(self.encoder, part, use_reentrant=False) for part in images.split(1)]
+        at_once = -(-len(images) // self.num_modalities)  # at most M parts: one image at a time is slow on a CPU
+        parts = [checkpoint(self.encoder, part, use_reentrant=False) for part in images.split(at_once)]
         return [torch.cat(scale) for scale in zip(*parts)]
 
     def fuse(self, features, index, importance=None):
