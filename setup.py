@@ -31,6 +31,8 @@ setup(
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",  # planning, preprocessing, sliding window; internals are subclassed, hence the pin
         "torch>=2.5",  # networks and training
+        "batchgeneratorsv2>=0.3",  # nnU-Net's augmentation, one transform of which is made replayable
+        "acvl_utils>=0.2.3",  # padding as nnU-Net's predictor does it
         "SimpleITK>=2.2.1",  # NIfTI with its geometry, as nnU-Net's default reader
         "nibabel>=4",  # exact NIfTI headers in converters, phantoms and checks
         "batchgenerators>=0.25.1",  # nnU-Net's file helpers and loader processes

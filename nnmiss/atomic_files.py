@@ -23,6 +23,8 @@ def replacing(path: str | os.PathLike, ending: str | None = None) -> Iterator[Pa
     temporary = path.parent / f".{path.name[: len(path.name) - len(ending)]}.{os.getpid()}.tmp{ending}"
     try:
         yield temporary
+        with open(temporary, "rb") as written:  # on the disk before the name is: a power cut leaves old or new
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,14 +41,21 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(content, indent=4) + "\n")
 
 
-def read_json(path: str | os.PathLike, what: str = "file") -> Any:
-    """Reads JSON; `what` names the file's role in the error. Raises NnmissError when it is absent or not JSON."""
+def read_json(path: str | os.PathLike, what: str = "file", keys: tuple[str, ...] | None = None) -> Any:
+    """Reads JSON; `what` names the file's role in errors.
+
+    Raises NnmissError when it is absent, not JSON or, with `keys`, not an object that has all of them.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NnmissError(f"{what} not found: {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NnmissError(f"{what} {path} is not valid JSON ({error}): repair it or make it again") from None
+    if keys is not None and (not isinstance(content, dict) or set(keys) - set(content)):
+        lacking = ", ".join(sorted(set(keys) - set(content if isinstance(content, dict) else ()))) or "being an object"
+        raise NnmissError(f"{what} {path} lacks {lacking}: repair it or make it again")
+    return content
 
 
 def writable_folder(path: str | os.PathLike) -> Path:

@@ -79,7 +79,7 @@ def read_availability(preprocessed_folder: str | Path, modalities: list[str]) ->
     Raises NnmissError when the file is absent or was written for other modalities.
     """
     path = Path(preprocessed_folder) / "availability.json"
-    content = read_json(path, "availability table")
+    content = read_json(path, "availability table", ("modalities", "cases"))
     if content.get("modalities") != list(modalities):
         raise NnmissError(f"{path} was written for modalities {content.get('modalities')}, dataset.json names "
                           f"{modalities}: run nnmiss_plan_and_preprocess again")
@@ -94,8 +94,12 @@ def read_missing_table(path: str | Path, modalities: list[str]) -> dict[str, Pre
     path = Path(path)
     if not path.is_file():
         tables = sorted(p.stem for p in path.parent.glob("*.csv"))
-        raise NnmissError(f"missingness table {path} not found. " + nearest_names(path.stem, tables or ["(none)"]))
-    table = pd.read_csv(path, dtype=str)
+        there = nearest_names(path.stem, tables) if tables else f"{path.parent} has no tables."
+        raise NnmissError(f"missingness table {path} not found. {there}")
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
+        raise NnmissError(f"missingness table {path} cannot be read as csv: {error}") from None
     if list(table.columns) != ["case", *modalities]:
         raise NnmissError(f"{path}: columns must be case,{','.join(modalities)}, got {','.join(table.columns)}")
     kept = table[modalities].to_numpy()
@@ -115,8 +119,11 @@ def read_missing_table(path: str | Path, modalities: list[str]) -> dict[str, Pre
 def apply_missing_table(available: dict[str, Present], kept: dict[str, Present]) -> dict[str, Present]:
     """ANDs `kept` into `available`; cases that the table does not list stay as they are.
 
-    Raises NnmissError, naming them, for cases that would have nothing left.
+    Raises NnmissError, naming them, for cases that would have nothing left, and when the table lists no case of the data.
     """
+    if not set(kept) & set(available):
+        raise NnmissError(f"the missingness table lists none of the data set's cases; it lists {', '.join(sorted(kept)[:3])}, "
+                          f"the data set has {', '.join(sorted(available)[:3])}")
     result = {case: tuple(a and k for a, k in zip(row, kept.get(case, row))) for case, row in available.items()}
     empty = [case for case, row in result.items() if not any(row)]
     if empty:

@@ -1,6 +1,8 @@
 """The one exception that commands turn into a message instead of a traceback."""
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -27,27 +29,33 @@ def nearest_names(name: str, known: list[str] | tuple[str, ...]) -> str:
 def command(main: Callable[[], int | None]) -> Callable[[], None]:
     """Wraps the `main` of a command: errors and Ctrl-C become one message on stderr and an exit code.
 
-    `main` returns its exit code (None means 0). Exit codes: 0 done, 1 something failed and was named, 130 Ctrl-C.
+    `main` returns its exit code (None means 0). Exit codes: 0 done, 1 something failed and was named, 130 Ctrl-C or a
+    request to terminate. With the environment variable NNMISS_TRACEBACK set, errors nobody foresaw show where they arose.
     """
 
     @wraps(main)
     def run() -> None:
+        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         try:
             code = main() or 0
         except NnmissError as error:
             print(f"error: {error}", file=sys.stderr)
             code = 1
         except KeyboardInterrupt:
-            print("\ninterrupted: everything already finished was kept, nothing half-written is left", file=sys.stderr)
+            print("\ninterrupted: what was already finished is kept; run the same command again to go on", file=sys.stderr)
             code = 130
         except PermissionError as error:
             print(f"error: no permission for {error.filename}: choose a folder you may write to", file=sys.stderr)
             code = 1
         except OSError as error:
-            if error.errno is None:
-                raise
             where = f" ({error.filename})" if error.filename else ""
-            print(f"error: {error.strerror}{where}", file=sys.stderr)
+            print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+            code = 1
+        except Exception as error:
+            if os.environ.get("NNMISS_TRACEBACK"):
+                raise
+            print(f"error: unforeseen {type(error).__name__}: {error}\nSet NNMISS_TRACEBACK=1 to see where it arose; a "
+                  "damaged file or a fault in nnmiss is the likely cause", file=sys.stderr)
             code = 1
         sys.exit(code)
 

@@ -107,7 +107,7 @@ def test_fusion_equals_the_definition_with_imputed_features(name, importance):
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter)
     features = torch.randn(int(present.sum()), 5, 3, 4, 2)
-    fused = fusion(features, item_index(present), importance)
+    fused = fusion(features, item_index(present).tolist(), importance)
     assert torch.allclose(fused, slow_fusion(fusion, features, present, importance), atol=1e-5)
 
 
@@ -115,12 +115,12 @@ def test_without_imputation_concat_leaves_missing_features_out():
     fusion = fusion_class("concat")(3, 2, impute=False)
     torch.nn.init.normal_(fusion.weight)
     feature = torch.randn(1, 2, 4, 4)
-    fused = fusion(feature, torch.tensor([[-1, 0, -1]]))
+    fused = fusion(feature, [[-1, 0, -1]])
     assert torch.allclose(fused[0], torch.einsum("oc,cxy->oxy", fusion.weight[1], feature[0]), atol=1e-6)
 
 
 def test_fusions_start_as_the_mean_of_the_present_modalities():
-    features, index = torch.randn(3, 4, 5, 5), torch.tensor([[0, 1, -1, 2]])
+    features, index = torch.randn(3, 4, 5, 5), [[0, 1, -1, 2]]
     for name in FUSIONS:
         assert torch.allclose(fusion_class(name)(4, 4)(features, index)[0], features.mean(0), atol=1e-6), name
 

@@ -6,7 +6,7 @@ import torch
 
 from nnmiss.errors import NnmissError
 from nnmiss.trainers import METHODS, method_class
-from nnmiss.trainers.settings import parse_assignments, resolve_settings, split_epochs
+from nnmiss.trainers.settings import parse_assignments, resolve_settings, split_epochs, stage_epochs
 from nnmiss.trainers.splits import fold_cases, hold_out, load_or_make_splits
 from nnmiss.trainers.stages import StagedSchedule
 
@@ -73,6 +73,28 @@ def test_epochs_are_shared_and_no_stage_is_left_without():
     assert sum(split_epochs(7, (1, 1, 1))) == 7
     with pytest.raises(NnmissError, match="fewer than"):
         split_epochs(1, (1, 1))
+
+
+def test_what_is_given_for_a_stage_comes_off_the_total():
+    assert stage_epochs(460, {"a": 80, "b": 35}, {}) == {"a": 320, "b": 140}
+    assert stage_epochs(10, {"a": 80, "b": 35}, {"a": 4}) == {"a": 4, "b": 6}
+    assert stage_epochs(10, {"a": 1, "b": 1}, {"a": 2, "b": 3}) == {"a": 2, "b": 3}
+    with pytest.raises(NnmissError, match="leaves 0 epoch"):
+        stage_epochs(5, {"a": 1, "b": 1}, {"a": 5})
+
+
+def test_half_of_the_complete_cases_stay_in_the_training():
+    training = [f"c{i:02d}" for i in range(50)]
+    available = {c: (True, i < 4) for i, c in enumerate(training)}
+    remaining, held = hold_out(training, available, 5, seed=0)
+    assert len(held) == 5
+    assert sum(all(available[c]) for c in held) == 2
+
+
+def test_a_split_that_validates_on_training_cases_is_refused(tmp_path):
+    (tmp_path / "splits_final.json").write_text('[{"train": ["a", "b"], "val": ["b"]}]')
+    with pytest.raises(NnmissError, match="trains and validates on the same case"):
+        load_or_make_splits(tmp_path, ["a", "b"])
 
 
 def rates(name, first, epochs, total):

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -129,9 +132,10 @@ def test_a_missingness_table_takes_modalities_away(tiny, session_folders, monkey
     (folder / "flair_only.csv").write_text("\n".join(["case,flair,t1,t1ce,t2", *lines]))
     seen = []
     monkeypatch.setattr(nnMissTrainerMetaKD, "initialize",
-                        lambda self, original=nnMissTrainerMetaKD.initialize: original(self) or seen.append(self.available))
+                        lambda self, original=nnMissTrainerMetaKD.initialize: original(self) or seen.append(self))
     run("--no_val", "--missing", "flair_only", epochs=2)
-    assert all(seen[0][case] == (True, False, False, False) for case in complete)
+    assert all(seen[0].available[case] == (True, False, False, False) for case in complete)
+    assert all(seen[0].files[case] == (True,) * 4 for case in complete)  # validation sees the files there are
     assert json.loads((fold_folder(tiny) / "run.json").read_text())["missing"]["table"] == "flair_only"
     with pytest.raises(NnmissError, match="Did you mean flair_only"):
         run("--missing", "flair_onyl", "--tag", "x")
@@ -144,6 +148,108 @@ def test_pretrained_weights_are_taken_but_not_the_heads(tiny, capsys):
     assert "pretrained weights:" in capsys.readouterr().out
 
 
+def test_a_run_continues_with_what_it_was_started_with(tiny, monkeypatch):
+    """--c needs no setting again, not even -pretrained_weights; --val neither."""
+    run("--no_val", "--tag", "first", epochs=2)
+    file = str(fold_folder(tiny, plans=f"{PLANS}-first") / "checkpoint_final.pth")
+    step, count = nnMissTrainerMetaKD.train_step, []
+
+    def interrupted(self, batch):
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(nnMissTrainerMetaKD, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("--no_val", "-pretrained_weights", file, "--set", "alpha=0.3", "--seed", "4", epochs=2)
+    monkeypatch.setattr(nnMissTrainerMetaKD, "train_step", step)
+    bare = ["801", "metakd", "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar"]
+    assert train.run([*bare, "--c", "--no_val"]) == 0
+    record = json.loads((fold_folder(tiny) / "run.json").read_text())
+    assert (record["seed"], record["settings"]["missing"]["alpha"], record["pretrained_weights"]) == (4, 0.3, file)
+    assert train.run([*bare, "--val"]) == 0
+    assert (fold_folder(tiny) / "validation" / "summary.json").exists()
+
+
+def test_a_stage_has_its_own_optimiser_settings(tiny):
+    run("--no_val", "--set", "missing.weight_decay=0.5", "missing.meta_lr=0.25", "missing.meta_weight_decay=0.125",
+        epochs=2)
+    checkpoint = read_checkpoint(fold_folder(tiny) / "checkpoint_final.pth")
+    assert checkpoint["optimizer_state"]["param_groups"][0]["weight_decay"] == 0.5
+    group = checkpoint["nnmiss"]["state"]["importance_optimizer"]["param_groups"][0]
+    assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
+
+
+def test_folds_of_one_model_must_be_trained_alike(tiny):
+    run("--no_val", epochs=2)
+    with pytest.raises(NnmissError, match=r"settings\.\w+\.alpha: 0\.1, now 0\.3"):
+        run("--no_val", "--set", "alpha=0.3", fold="1", epochs=2)
+    assert run("--no_val", "--seed", "7", fold="1", epochs=2) == 0
+
+
+def test_changed_plans_under_the_same_name_are_noticed(tiny, session_folders):
+    run("--no_val", epochs=2)
+    path = session_folders / "nnUNet_preprocessed" / DATASET / f"{PLANS}.json"
+    before = path.read_text()
+    plans = json.loads(before)
+    plans["configurations"]["3d_fullres"]["patch_size"] = [16, 16, 16]
+    try:
+        path.write_text(json.dumps(plans))
+        for fold in ("0", "1"):
+            with pytest.raises(NnmissError, match="configuration_sha256"):
+                run("--no_val", fold=fold, epochs=2)
+    finally:
+        path.write_text(before)
+
+
+def test_a_configuration_that_inherits_keeps_the_planned_network(tiny, session_folders):
+    path = session_folders / "nnUNet_preprocessed" / DATASET / "nnMissHeirPlans.json"
+    plans = json.loads((path.parent / f"{PLANS}.json").read_text())
+    plans["plans_name"] = "nnMissHeirPlans"
+    plans["configurations"]["3d_bs3"] = {"inherits_from": "3d_fullres", "batch_size": 3}
+    path.write_text(json.dumps(plans))
+    train.run(["801", "metakd", "0", "-p", "nnMissHeirPlans", "-c", "3d_bs3", "-device", "cpu", "--disable_progress_bar",
+               "--no_val", *SHORT, "num_epochs=2"])
+    fold = tiny / "nnUNet_results" / DATASET / "nnMissTrainerMetaKD__nnMissHeirPlans__3d_bs3" / "fold_0"
+    record = json.loads((fold / "run.json").read_text())
+    assert record["network"]["width_factor"] == plans["configurations"]["3d_fullres"]["nnmiss"]["width_factor"] != 1.0
+
+
+def test_a_validation_that_could_not_be_written_is_no_validation(tiny, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nnmiss.inference.predict_cases.export_prediction", full)
+    with pytest.raises(NnmissError, match="No space left"):
+        run(epochs=2)
+    assert not (fold_folder(tiny) / "validation" / "summary.json").exists()
+    assert not list((fold_folder(tiny) / "validation").rglob("*.json"))
+
+
+def test_what_a_fold_cannot_learn_is_said(tiny, capsys):
+    run("--no_val", fold="all", epochs=2)
+    out = capsys.readouterr().out
+    assert "held out for meta-validation" in out
+    assert "fold 'all' trains and validates on the same cases" in out
+
+
+def test_terminating_a_training_leaves_nothing_half_written(tiny):
+    """SIGTERM in the middle of a run of its own process: exit code 130, no temporary file, and it continues."""
+    arguments = ["801", "metakd", "0", "-p", PLANS, "-device", "cpu", "--no_val", "--disable_progress_bar", *SHORT,
+                 "num_epochs=400"]
+    process = subprocess.Popen([sys.executable, "-m", "nnmiss.cli.train", *arguments], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "epoch 3/" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    process.stdout.read()
+    assert process.wait() == 130
+    files = [file.name for file in fold_folder(tiny).rglob("*") if file.is_file()]
+    assert not [name for name in files if name.startswith(".")]
+    assert read_checkpoint(fold_folder(tiny) / "stage_warmup" / "checkpoint_latest.pth")["current_epoch"] >= 3
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["801", "metakt", "0"], "Did you mean metakd"),
     (["801", "metakd", "9"], "fold 9 does not exist: the folds are 0 to 4"),
@@ -151,12 +257,17 @@ def test_pretrained_weights_are_taken_but_not_the_heads(tiny, capsys):
     (["801", "metakd", "0", "-c", "3d"], "configuration '3d' is not in"),
     (["801", "metakd", "0", "--set", "alhpa=1"], "Did you mean alpha"),
     (["801", "metakd", "0", "--set", "num_epochs=1"], "fewer than"),
-    (["801", "metakd", "0", "--set", "num_iterations_per_epoch=0"], "at least 1"),
-    (["801", "metakd", "0", "--set", "fusion=sum"], "fusion 'sum' is unknown"),
+    (["801", "metakd", "0", "--set", "num_iterations_per_epoch=0"], "expected 1 to"),
+    (["801", "metakd", "0", "--set", "fusion=sum"], "fusion=sum is not one of: concat, mean, linear"),
     (["801", "metakd", "0", "--preset", "papr"], "Did you mean paper"),
     (["801", "metakd", "0", "--stage", "late"], "stage 'late' is unknown"),
     (["801", "metakd", "0", "-p", "nnMissOtherPlans"], "plans file"),
     (["999", "metakd", "0"], "no data set has id 999"),
+    (["801", "metakd", "0", "--set", "p=3"], "p=3 is not one of: 1, 2"),
+    (["801", "metakd", "0", "--set", "alpha=nan"], "alpha=nan is out of range"),
+    (["801", "metakd", "0", "--set", "meta_interval=0"], "meta_interval=0 is out of range"),
+    (["801", "metakd", "0", "--set", "warmup.fusion=mean"], "all stages share one network"),
+    (["801", "metakd", "0", "--tag", "a/b"], "letters, digits"),
     (["801", "metakd", "0", "-num_gpus", "2"], "-num_gpus 2 needs"),
 ])
 def test_bad_arguments_end_in_one_message_and_leave_no_run(tiny, monkeypatch, capsys, arguments, message):

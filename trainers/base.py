@@ -55,6 +55,8 @@ class MissingModalityTrainer(nnUNetTrainer):
     hyperparameters: dict[str, object] = {}  # the method's own settings with their defaults; become attributes
     network_settings: dict[str, object] = {}  # settings the network is built from; stored in the plans
     presets: dict[str, dict[str, object]] = {"paper": {}}
+    limits: dict[str, tuple[float, float]] = {}  # smallest and largest value of the method's numbers
+    choices: dict[str, tuple] = {}  # what its other settings may be
 
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
                  device: torch.device = torch.device("cuda")):  # noqa: B008 (nnU-Net's exact signature)
@@ -73,11 +75,10 @@ class MissingModalityTrainer(nnUNetTrainer):
                 setattr(self, name, value)
         self.first_epoch = run.get("first_epoch", 0)
         self.total_epochs = run.get("total_epochs", self.num_epochs)
-        planned = self.configuration_manager.batch_size
         if settings.get("batch_size"):
             self.configuration_manager.configuration["batch_size"] = settings["batch_size"]
         self.micro_batch = network_block(self.configuration_manager).get("micro_batch", 0)
-        if not 0 < self.micro_batch < planned:  # the plan splits batches only where memory asks for it
+        if self.micro_batch < 1 or self.is_ddp:  # ranks must take equally many backward passes
             self.micro_batch = self.configuration_manager.batch_size
         self.fold_folder = self.output_folder
         if self.stage is not self.stages[-1] and self.output_folder is not None:
@@ -125,15 +126,11 @@ class MissingModalityTrainer(nnUNetTrainer):
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
-    def read_availability(self) -> dict[str, Present]:
-        """Case -> available modalities: the files it has, without what a table of simulated missingness takes away."""
-        available = read_availability(self.preprocessed_dataset_folder_base, self.modalities)
-        if self.missing_table:
-            available = apply_missing_table(available, read_missing_table(self.missing_table, self.modalities))
-        return available
-
     def initialize(self):
-        self.available = self.read_availability()
+        self.files = read_availability(self.preprocessed_dataset_folder_base, self.modalities)  # validation sees them all
+        self.available = self.files  # training: without what a table of simulated missingness takes away
+        if self.missing_table:
+            self.available = apply_missing_table(self.files, read_missing_table(self.missing_table, self.modalities))
         torch.manual_seed(derive_seed(self.seed, self.method, self.stage.name, "initial weights"))
         super().initialize()
         fastest_layout(self.bare_network, self.device)
@@ -165,9 +162,10 @@ class MissingModalityTrainer(nnUNetTrainer):
             raise NnmissError(f"{len(lacking)} case(s) are not in {self.preprocessed_dataset_folder}, such as "
                               f"{', '.join(lacking[:3])}: finish nnmiss_plan_and_preprocess -c {self.configuration_name}")
 
-    def available_of(self, keys) -> Tensor:
-        """(B, M) bool on the device: what the cases of a batch have."""
-        return torch.tensor([self.available[str(key)] for key in keys], dtype=torch.bool, device=self.device)
+    def available_of(self, keys, table: dict[str, Present] | None = None) -> Tensor:
+        """(B, M) bool on the device: what the cases of a batch have, by default for training."""
+        table = self.available if table is None else table
+        return torch.tensor([table[str(key)] for key in keys], dtype=torch.bool, device=self.device)
 
     def draw_present(self, available: Tensor) -> Tensor:
         """(B, M) bool: what the network is shown in this iteration; replayable from seed, stage and iteration."""
@@ -262,11 +260,13 @@ class MissingModalityTrainer(nnUNetTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict]):
         super().on_train_epoch_end(train_outputs)
-        means = {name: float(np.mean([out[name] for out in train_outputs])) for name in train_outputs[0]}
-        if not np.isfinite(means["loss"]):
-            raise NnmissError(f"the loss became {means['loss']} in epoch {self.current_epoch} of stage {self.stage.name}:"
-                              f" lower --set initial_lr (now {self.initial_lr}) and run again; the last whole "
-                              "checkpoint is kept")
+        finite = [out for out in train_outputs if np.isfinite(out["loss"])]
+        # under mixed precision the scaler skips single steps that overflow; without it one is too many
+        if len(finite) < len(train_outputs) * (0.5 if self.grad_scaler is not None else 1):
+            raise NnmissError(f"the loss was not finite in {len(train_outputs) - len(finite)} of {len(train_outputs)} "
+                              f"iterations of epoch {self.current_epoch} of stage {self.stage.name}: lower --set "
+                              f"initial_lr (now {self.initial_lr}) and run again; the last whole checkpoint is kept")
+        means = {name: float(np.mean([out[name] for out in finite])) for name in finite[0]}
         self.progress.add(self.current_epoch, means)
 
     def validation_subset(self, number: int) -> tuple[bool, ...]:
@@ -276,7 +276,7 @@ class MissingModalityTrainer(nnUNetTrainer):
         return subsets[number % len(subsets) if batches >= len(subsets) else number * len(subsets) // batches]
 
     def validation_step(self, batch: dict) -> dict:
-        available = self.available_of(batch["keys"])
+        available = self.available_of(batch["keys"], self.files)
         wanted = torch.tensor(self.validation_subset(batch.get("number", 0)), device=self.device)
         present = available & wanted
         present = torch.where(present.any(1, keepdim=True), present, available)
@@ -341,19 +341,22 @@ class MissingModalityTrainer(nnUNetTrainer):
         self.my_init_kwargs = checkpoint["init_args"]
         self.current_epoch = checkpoint["current_epoch"]
         self.logger.load_checkpoint(checkpoint["logging"])
-        self._best_ema = checkpoint["_best_ema"]
+        # nnU-Net saves the latest checkpoint before it notes a new best; the log has both
+        self._best_ema = max(checkpoint["logging"]["ema_fg_dice"], default=checkpoint["_best_ema"])
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.progress.load(ours["progress"])
 
     def start_from(self, filename: str) -> dict:
         """Takes network, optimiser and method state of a checkpoint, as the next stage does. Returns the checkpoint."""
-        checkpoint = read_checkpoint(filename, self.device) if isinstance(filename, str) else filename
+        checkpoint = read_checkpoint(filename) if isinstance(filename, str) else filename
         method = checkpoint.get("nnmiss", {}).get("method")
         if method != self.method:
             raise NnmissError(f"checkpoint {filename} was trained by {method or checkpoint.get('trainer_name')}, "
                               f"expected {self.method}: name its own method, or use -pretrained_weights")
         self.bare_network.load_state_dict(checkpoint["network_weights"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        for group in self.optimizer.param_groups:  # the stage before may have had another
+            group["weight_decay"] = self.weight_decay
         if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
         self.load_method_state(checkpoint["nnmiss"]["state"])

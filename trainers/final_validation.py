@@ -8,6 +8,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from nnmiss.availability import reported_subsets, subset_name
+from nnmiss.errors import NnmissError
 from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.evaluate import evaluate_folder
 from nnmiss.inference.predict_cases import CaseWriter, Output
@@ -38,13 +39,19 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
     with CaseWriter(predictor, Output(folder, save_probabilities)) as writer:
         for case in tqdm(dataset.identifiers, desc="cases", disable=not trainer.show_progress):
             data, _, _, properties = dataset.load_case(case)
-            properties.setdefault("nnmiss_available", list(trainer.available[case]))
-            plan, notes = subsets.of_case(case, trainer.available[case], trainer.modalities)
+            properties["nnmiss_available"] = list(trainer.files[case])
+            plan, notes = subsets.of_case(case, trainer.files[case], trainer.modalities)
             for note in notes:
                 trainer.print_to_log_file(note)
             writer.predict(case, torch.from_numpy(data[:]), properties, plan)
+    failures = writer.failures
     if trainer.is_ddp:
-        dist.barrier()
+        everywhere: list = [None] * dist.get_world_size()
+        dist.all_gather_object(everywhere, failures)
+        failures = {case: message for part in everywhere for case, message in part.items()}
+    if failures:
+        raise NnmissError(f"the final validation failed for {len(failures)} case(s): {next(iter(failures.values()))}. Mend "
+                          "that and run the same command again")
     trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
     if trainer.local_rank == 0:
         report(trainer, folder)
@@ -57,5 +64,5 @@ def report(trainer, folder: Path) -> None:
     dice = results[results["metric"] == "dice"]
     full = dice[dice["subset"] == subset_name((True,) * len(trainer.modalities), trainer.modalities)]
     trainer.print_to_log_file(f"mean Dice over subsets {dice['value'].mean():.4f}, full set {full['value'].mean():.4f}")
-    print(f"validation Dice: {dice['value'].mean():.4f} over all subsets, {full['value'].mean():.4f} with every modality"
-          f"\nresults: {folder / 'table.md'}")
+    complete = f"{full['value'].mean():.4f} with every modality" if len(full) else "no validation case is complete"
+    print(f"validation Dice: {dice['value'].mean():.4f} over all subsets, {complete}\nresults: {folder / 'table.md'}")

@@ -12,18 +12,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from nnmiss.errors import NnmissError
 from nnmiss.losses.feature_statistics import collapse_statistics, generation_statistics
-from nnmiss.losses.importance import ImportanceWeights
-from nnmiss.losses.pairwise_distillation import pairwise_distillation
+from nnmiss.losses.importance import NORMALISATIONS, ImportanceWeights
+from nnmiss.losses.pairwise_distillation import DIRECTIONS, pairwise_distillation
 from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.base import item_index
-from nnmiss.networks.shared_encoder_unet import SharedEncoderUNet
+from nnmiss.networks.fusion import FUSIONS
+from nnmiss.networks.shared_encoder_unet import IMPUTATIONS, SharedEncoderUNet
 from nnmiss.seeding import torch_generator
 
 from .base import MissingModalityTrainer, network_block
 from .loaders import make_loader
-from .stages import Stage, StagedSchedule
+from .stages import SCHEDULES, Stage, StagedSchedule
 
 FEWEST_UPDATES = 10  # of w in a stage, however short the run
 
@@ -48,6 +48,10 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
         "meta_lr": 1e-2,  # Adam on w, section 8
         "meta_weight_decay": 5e-5,  # section 8
     }
+    limits = {"alpha": (0, 1e6), "meta_interval": (1, 10**7), "meta_steps": (1, 10**4), "meta_batch_size": (0, 10**4),
+              "meta_cases": (1, 10**6), "meta_lr": (1e-12, 1e3), "meta_weight_decay": (0, 1e3)}
+    choices = {"schedule": tuple(SCHEDULES), "p": (1, 2), "direction": DIRECTIONS, "places": ("bottleneck", "every_stage"),
+               "normalisation": tuple(NORMALISATIONS), "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS}
     network_settings = {"fusion": "concat", "imputation": "all", "width_factor": 1.0, "activation_checkpointing": False,
                         "micro_batch": 0}
     presets = {
@@ -69,8 +73,6 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
 
     def initialize(self):
         super().initialize()
-        if self.places not in ("bottleneck", "every_stage"):
-            raise NnmissError(f"places={self.places!r} is unknown: choose bottleneck or every_stage")
         start = torch_generator(self.seed, self.method, "importance weights")
         self.importance = ImportanceWeights(len(self.modalities), self.normalisation, start).to(self.device)
         self.importance_optimizer = torch.optim.Adam(self.importance.parameters(), self.meta_lr,
@@ -108,13 +110,17 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
 
     def before_iteration(self):
         if self.iteration % self.update_interval == 0:
-            for step in range(self.meta_steps):
-                self.update_importance(step)
+            seen = [self.update_importance(step) for step in range(self.meta_steps)]
+            bottleneck, present = (torch.cat(parts) for parts in zip(*seen))
+            self.log_importance(bottleneck, item_index(present))
 
-    def update_importance(self, step: int) -> None:
+    def update_importance(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of Adam on w for the task loss of w-weighted features on held-out cases (Eq. 4, first line).
 
         First order, as in the official code: the network is taken as it is and gets no gradient.
+
+        Returns:
+            The bottleneck features (P, C, *spatial) and what was shown (B, M), for the log.
         """
         batch = self.next_batch(self.meta_loader, self.iteration, step, "meta")
         x, target = self.to_device(batch)
@@ -122,13 +128,15 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
         with frozen(self.bare_network), self.autocast():
             logits, features = self.bare_network(x, present, importance=self.importance(), return_features=True)
             loss = self.loss(logits, target)
-        (gradient,) = torch.autograd.grad(loss, [self.importance.raw])
+        # in half precision the gradient, a mean over voxels, would fall below the smallest number without scaling
+        scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
+        gradient = torch.autograd.grad(loss * scale, [self.importance.raw])[0] / scale
         if self.is_ddp:
             dist.all_reduce(gradient, op=dist.ReduceOp.AVG)
-        self.importance.raw.grad = gradient
-        self.importance_optimizer.step()
-        if step == self.meta_steps - 1:
-            self.log_importance(features[-1].detach(), item_index(present))
+        if torch.isfinite(gradient).all():  # else the scale was too large, and the training steps will lower it
+            self.importance.raw.grad = gradient
+            self.importance_optimizer.step()
+        return features[-1].detach(), present
 
     def log_importance(self, bottleneck: torch.Tensor, index: torch.Tensor) -> None:
         """Fig. 4 (w), Fig. 5 (generated against true features) and what reveals collapse, over iterations."""
@@ -153,6 +161,8 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
     def load_method_state(self, state):
         self.importance.load_state_dict(state["importance"])
         self.importance_optimizer.load_state_dict(state["importance_optimizer"])
+        for group in self.importance_optimizer.param_groups:  # the stage before may have had others
+            group.update(lr=self.meta_lr, weight_decay=self.meta_weight_decay)
 
 
 @contextmanager

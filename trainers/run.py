@@ -4,7 +4,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import torch.distributed as dist
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.file_path_utilities import get_output_folder
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnmiss import __version__
 from nnmiss.atomic_files import read_json, writable_folder, write_json
@@ -20,7 +22,7 @@ from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
 
 from . import method_class
-from .settings import resolve_settings, split_epochs
+from .settings import resolve_settings, stage_epochs
 from .splits import fold_cases, load_or_make_splits
 from .stages import find_stage
 
@@ -46,6 +48,32 @@ class RunArguments:
     save_probabilities: bool = False
 
 
+# What may differ between two sittings of one run, because it does not change the weights.
+FREE_SETTINGS = ("validation_mirroring", "save_every")
+
+
+def as_started(arguments: RunArguments) -> RunArguments:
+    """The arguments a run was started with, for continuing or validating it without repeating them.
+
+    Only where `arguments` sets nothing itself and the run is there; else they come back as they are.
+    """
+    file = run_folders(arguments)[1] / "run.json"
+    if arguments.assignments or arguments.pretrained_weights or not file.is_file():
+        return arguments
+    earlier = read_json(file, "run record", ("assignments", "preset", "seed", "missing", "pretrained_weights"))
+    table = earlier["missing"]
+    return replace(arguments, assignments=earlier["assignments"], preset=earlier["preset"], seed=earlier["seed"],
+                   missing=table and table["table"], pretrained_weights=earlier["pretrained_weights"])
+
+
+def run_folders(arguments: RunArguments) -> tuple[Path, Path]:
+    """(model folder, fold folder) of a run."""
+    plans = f"{arguments.plans_name}-{arguments.tag}" if arguments.tag else arguments.plans_name
+    model = Path(get_output_folder(arguments.dataset_name, method_class(arguments.method).__name__, plans,
+                                   arguments.configuration))
+    return model, model / f"fold_{arguments.fold}"
+
+
 def train(arguments: RunArguments, only_validate: bool = False, validate_best: bool = False,
           skip_validation: bool = False) -> None:
     """Runs every unfinished stage, then the final validation unless that is skipped or was done before.
@@ -64,11 +92,13 @@ def train(arguments: RunArguments, only_validate: bool = False, validate_best: b
         run.discard_validation()
     if not run.is_finished(last):
         return
-    if not only_validate and (skip_validation or run.is_validated()):
+    if not only_validate and (skip_validation or (run.is_validated() and not validate_best)):
         print(f"training is finished: {run.fold_folder}")
         return
     trainer = run.make_trainer(last)
-    trainer.load_checkpoint(str(run.fold_folder / ("checkpoint_best.pth" if validate_best else "checkpoint_final.pth")))
+    checkpoint = "checkpoint_best.pth" if validate_best else "checkpoint_final.pth"
+    print(f"validating {checkpoint}")
+    trainer.load_checkpoint(str(run.fold_folder / checkpoint))
     trainer.perform_actual_validation(arguments.save_probabilities)
 
 
@@ -78,30 +108,39 @@ class Run:
     def __init__(self, arguments: RunArguments):
         self.arguments = arguments
         self.trainer_class = method_class(arguments.method)
+        if not re.fullmatch(r"[\w.-]*", arguments.tag):
+            raise NnmissError(f"--tag {arguments.tag!r} may hold letters, digits, '.', '_' and '-' only: it names a folder")
         self.preprocessed = Path(str(nnUNet_preprocessed)) / arguments.dataset_name
-        self.dataset_json = read_json(self.preprocessed / "dataset.json", "preprocessed dataset.json")
+        self.dataset_json = read_json(self.preprocessed / "dataset.json", "preprocessed dataset.json",
+                                      ("channel_names", "labels", "file_ending"))
         self.plans = self._plans()
         names = tuple(stage.name for stage in self.trainer_class.stages)
         if arguments.stage is not None:
             find_stage(self.trainer_class.stages, arguments.stage)
+        for key in arguments.assignments:
+            if "." in key and key.rpartition(".")[2] in self.trainer_class.network_settings:
+                raise NnmissError(f"--set {key}: all stages share one network, so set {key.rpartition('.')[2]} without a "
+                                  "stage")
         self.settings = resolve_settings(self._known_settings(), self.trainer_class.presets, arguments.preset,
-                                         arguments.assignments, names)
+                                         arguments.assignments, names, self.trainer_class.limits,
+                                         self.trainer_class.choices)
         self._share_epochs(names)
         self._write_network_settings()
-        model = get_output_folder(arguments.dataset_name, self.trainer_class.__name__, self.plans["plans_name"],
-                                  arguments.configuration)
-        self.model_folder, self.fold_folder = Path(model), Path(model) / f"fold_{arguments.fold}"
+        self.model_folder, self.fold_folder = run_folders(arguments)
         self._check_cases()
 
     def _plans(self) -> dict:
         arguments = self.arguments
         plans = read_json(self.preprocessed / f"{arguments.plans_name}.json", "plans file (nnmiss_plan_and_preprocess "
-                          "writes it)")
+                          "writes it)", ("configurations", "plans_name", "dataset_name"))
         known = plans["configurations"]
         if arguments.configuration not in known:
             raise NnmissError(f"configuration {arguments.configuration!r} is not in {arguments.plans_name}.json, which "
                               f"has {', '.join(known)}")
-        if "previous_stage" in known[arguments.configuration]:
+        # with what it inherits from another configuration, so that the nnmiss block comes along
+        resolved = PlansManager(plans).get_configuration(arguments.configuration).configuration
+        known[arguments.configuration] = {k: v for k, v in resolved.items() if k != "inherits_from"}
+        if resolved.get("previous_stage"):
             raise NnmissError(f"configuration {arguments.configuration} is a cascade, which nnmiss does not train: use "
                               "3d_fullres or 3d_lowres")
         if arguments.tag:
@@ -109,9 +148,14 @@ class Run:
         return plans
 
     @property
+    def configuration(self) -> dict:
+        """This run's configuration in its plans."""
+        return self.plans["configurations"][self.arguments.configuration]
+
+    @property
     def block(self) -> dict:
-        """The configuration's own "nnmiss" block in the plans of this run."""
-        return self.plans["configurations"][self.arguments.configuration].setdefault("nnmiss", {})
+        """The configuration's "nnmiss" block."""
+        return self.configuration.setdefault("nnmiss", {})
 
     def _known_settings(self) -> dict:
         """The method's settings; what the plan chose for its network is the default."""
@@ -120,6 +164,9 @@ class Run:
 
     def _check_cases(self) -> None:
         """Refuses an unknown fold, a broken split or missingness table before anything is written."""
+        folder = self.preprocessed / self.configuration["data_identifier"]
+        if not folder.is_dir():
+            raise NnmissError(f"{folder} is not there: run nnmiss_plan_and_preprocess -c {self.arguments.configuration}")
         modalities = modality_names(self.dataset_json)
         available = read_availability(self.preprocessed, modalities)
         if self.missing_path:
@@ -128,18 +175,13 @@ class Run:
         fold_cases(load_or_make_splits(self.preprocessed, cases), self.arguments.fold, cases)
 
     def _share_epochs(self, names: tuple[str, ...]) -> None:
-        """Shares `num_epochs` among the stages, unless the user or the preset gave it for a stage."""
-        given = {**self.trainer_class.presets[self.arguments.preset], **self.arguments.assignments}
-        shares = None
-        if not any(f"{name}.num_epochs" in given for name in names):
-            parts = tuple(stage.share for stage in self.trainer_class.stages)
-            shares = split_epochs(self.settings[names[-1]]["num_epochs"], parts)
-        for position, name in enumerate(names):
-            if shares is not None:
-                self.settings[name]["num_epochs"] = shares[position]
-            for key in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
-                if self.settings[name][key] < 1:
-                    raise NnmissError(f"{name}.{key} must be at least 1, got {self.settings[name][key]}")
+        """Shares `num_epochs` among the stages; what was given for a stage comes off the total."""
+        layers = {**self.trainer_class.presets[self.arguments.preset], **self.arguments.assignments}
+        total = int(layers.get("num_epochs", self.trainer_class.known_settings()["num_epochs"]))
+        given = {name: self.settings[name]["num_epochs"] for name in names if f"{name}.num_epochs" in layers}
+        shares = {stage.name: stage.share for stage in self.trainer_class.stages}
+        for name, epochs in stage_epochs(total, shares, given).items():
+            self.settings[name]["num_epochs"] = epochs
 
     def _write_network_settings(self) -> None:
         """What the network is built from goes into this run's plans, where prediction finds it."""
@@ -202,6 +244,7 @@ class Run:
         splits = self.preprocessed / "splits_final.json"
         return {
             "method": self.arguments.method,
+            "assignments": self.arguments.assignments,
             "trainer": self.trainer_class.__name__,
             "fold": self.arguments.fold,
             "preset": self.arguments.preset,
@@ -210,6 +253,9 @@ class Run:
                                                                "sha256": sha256(Path(self.missing_path))},
             "settings": self.settings,
             "network": self.block,
+            "configuration_sha256": digest({k: v for k, v in self.configuration.items() if k != "nnmiss"}),
+            "data_sha256": digest([self.dataset_json, *[sha256(self.preprocessed / name) for name in
+                                                        ("availability.json", "dataset_fingerprint.json")]]),
             "pretrained_weights": self.arguments.pretrained_weights,
             "splits_sha256": sha256(splits) if splits.is_file() else None,
         }
@@ -220,10 +266,13 @@ class Run:
         Raises NnmissError naming what differs, when this fold or another fold of the model was trained otherwise.
         """
         record = self.record()
+        names = [stage.name for stage in self.trainer_class.stages]
+        free = tuple(f"settings.{name}.{key}:" for name in names for key in FREE_SETTINGS)
         for file in sorted(self.model_folder.glob("fold_*/run.json")):
-            earlier, same_fold = read_json(file, "run record"), file.parent == self.fold_folder
-            keys = record if same_fold else ("method", "network")
-            differing = [line for key in keys for line in differences(key, earlier.get(key), record[key])]
+            earlier, same_fold = read_json(file, "run record", ("settings",)), file.parent == self.fold_folder
+            apart = {"assignments"} if same_fold else {"assignments", "fold", "seed", "pretrained_weights"}
+            differing = [line for key in record.keys() - apart
+                         for line in differences(key, earlier.get(key), record[key]) if not line.startswith(free)]
             if differing and any(file.parent.rglob("checkpoint_*.pth")):
                 shown = "; ".join(differing[:5]) + (" ..." if len(differing) > 5 else "")
                 raise NnmissError(f"{file.parent} was trained with other settings: {shown}. Add --tag NAME to keep "
@@ -258,9 +307,31 @@ class Run:
         trainer.get_tr_and_val_datasets()
         if trainer.local_rank != 0:
             return
+        training, validation = trainer.do_split()
         write_json(self.fold_folder / "run.json", {
             **self.record(), "versions": versions, "device": str(trainer.device), "held_out_cases": trainer.held_out,
-            "validation_cases": trainer.do_split()[1]})
+            "validation_cases": validation})
+        for note in case_notes(trainer, training, validation):
+            print(f"note: {note}")
+
+
+def case_notes(trainer, training: list[str], validation: list[str]) -> list[str]:
+    """What a user should know about the cases of a fold: too few, or a modality nobody can learn."""
+    notes = []
+    if trainer.held_out and set(trainer.held_out) & set(training) == set(training):
+        notes.append(f"with {len(training)} training case(s) none can be spared for meta-validation (that takes five): "
+                     "importance weights are learned on other crops of the training cases")
+    elif trainer.held_out:
+        notes.append(f"{len(trainer.held_out)} of {len(training)} training cases are held out for meta-validation: "
+                     f"{', '.join(trainer.held_out)}")
+    if len(trainer.files) < 5 and trainer.fold != "all":
+        notes.append(f"{len(trainer.files)} cases in all, so the folds leave one out instead of a fifth")
+    if trainer.fold == "all":
+        notes.append("fold 'all' trains and validates on the same cases: its validation says nothing about new ones")
+    for m, name in enumerate(trainer.modalities):
+        if not any(trainer.available[case][m] for case in training):
+            notes.append(f"no training case of this fold has {name}: the model cannot learn it")
+    return notes
 
 
 def load_pretrained(trainer, file: str) -> None:
@@ -283,6 +354,11 @@ def differences(name: str, earlier, now) -> list[str]:
         return [line for key in sorted({*earlier, *now})
                 for line in differences(f"{name}.{key}", earlier.get(key), now.get(key))]
     return [] if earlier == now else [f"{name}: {earlier}, now {now}"]
+
+
+def digest(content) -> str:
+    """Hash of anything JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(file: Path) -> str | None:

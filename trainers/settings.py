@@ -19,6 +19,20 @@ COMMON: dict[str, Any] = {
     "validation_mirroring": True,  # test-time mirroring in the final validation, as nnU-Net does
 }
 
+# Setting -> (smallest, largest) allowed value; those of methods stand in their `limits`.
+LIMITS: dict[str, tuple[float, float]] = {
+    "num_epochs": (1, 10**7),
+    "num_iterations_per_epoch": (1, 10**7),
+    "num_val_iterations_per_epoch": (1, 10**7),
+    "initial_lr": (1e-12, 1e3),
+    "weight_decay": (0, 1e3),
+    "oversample_foreground_percent": (0, 1),
+    "batch_size": (0, 10**5),
+    "save_every": (1, 10**7),
+    "width_factor": (1 / 64, 8),
+    "micro_batch": (0, 10**5),
+}
+
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
     """['alpha=0.1', 'missing.num_epochs=5'] as a dict. Raises NnmissError for items without '='."""
@@ -41,8 +55,20 @@ def coerce(key: str, text: Any, default: Any) -> Any:
         raise NnmissError(f"--set {key}={text}: expected {type(default).__name__}, such as {default!r}") from None
 
 
+def check_value(key: str, value: Any, limits: dict[str, tuple[float, float]],
+                choices: dict[str, tuple]) -> None:
+    """Raises NnmissError when a setting is outside its limits or none of its choices."""
+    if key in choices and value not in choices[key]:
+        raise NnmissError(f"{key}={value} is not one of: {', '.join(map(str, choices[key]))}")
+    low, high = limits.get(key, (-float("inf"), float("inf")))
+    if isinstance(value, int | float) and not low <= value <= high:  # false for NaN too
+        raise NnmissError(f"{key}={value} is out of range: expected {low:g} to {high:g}")
+
+
 def resolve_settings(known: dict[str, Any], presets: dict[str, dict[str, Any]], preset: str,
-                     assignments: dict[str, Any], stages: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+                     assignments: dict[str, Any], stages: tuple[str, ...],
+                     limits: dict[str, tuple[float, float]] | None = None,
+                     choices: dict[str, tuple] | None = None) -> dict[str, dict[str, Any]]:
     """Stage -> every setting of that stage.
 
     Args:
@@ -51,9 +77,10 @@ def resolve_settings(known: dict[str, Any], presets: dict[str, dict[str, Any]], 
         preset: the chosen one.
         assignments: what the user set, over the preset; keys may be "stage.key", values text or typed.
         stages: the method's stages in order.
+        limits, choices: the method's own, beside LIMITS.
 
     Raises:
-        NnmissError: unknown preset, stage or key (with the list), or a value of the wrong type.
+        NnmissError: unknown preset, stage or key (with the list), or a value of the wrong type or out of range.
     """
     if preset not in presets:
         raise NnmissError(f"preset {preset!r} is unknown for this method. {nearest_names(preset, list(presets))}")
@@ -67,13 +94,28 @@ def resolve_settings(known: dict[str, Any], presets: dict[str, dict[str, Any]], 
                 raise NnmissError(f"--set {key}: unknown stage. {nearest_names(stage, stages)}")
             for target in [stage] if dot else stages:
                 resolved[target][name] = coerce(key, layer[key], known[name])
+    for settings in resolved.values():
+        for key, value in settings.items():
+            check_value(key, value, {**LIMITS, **(limits or {})}, choices or {})
     return resolved
+
+
+def stage_epochs(total: int, shares: dict[str, float], given: dict[str, int]) -> dict[str, int]:
+    """Epochs of every stage: those `given`, and what is left of `total` shared among the others, each at least one.
+
+    Raises NnmissError when `total` leaves no epoch for a stage.
+    """
+    rest = {stage: share for stage, share in shares.items() if stage not in given}
+    if not rest:
+        return {stage: given[stage] for stage in shares}
+    left = dict(zip(rest, split_epochs(total - sum(given.values()), tuple(rest.values()))))
+    return {stage: given.get(stage, left.get(stage)) for stage in shares}
 
 
 def split_epochs(total: int, shares: tuple[float, ...]) -> list[int]:
     """`total` epochs over stages in proportion to `shares`, every stage at least one. Raises NnmissError if too few."""
     if total < len(shares):
-        raise NnmissError(f"num_epochs={total} is fewer than the method's {len(shares)} stages: each needs one")
+        raise NnmissError(f"num_epochs leaves {total} epoch(s) for {len(shares)} stage(s), fewer than one each: raise it")
     bounds = [round(total * sum(shares[: i + 1]) / sum(shares)) for i in range(len(shares))]
     epochs = [max(1, b - a) for a, b in zip([0, *bounds], bounds)]
     while sum(epochs) > total:

@@ -24,6 +24,8 @@ def load_or_make_splits(preprocessed_folder: str | Path, cases: list[str]) -> li
     path = Path(preprocessed_folder) / "splits_final.json"
     if path.is_file():
         splits = read_json(path, "splits file")
+        if not isinstance(splits, list) or not splits:
+            raise NnmissError(f"{path} must hold a list of folds, each with 'train' and 'val'")
         _check_splits(splits, set(cases), path)
         return splits
     if len(cases) < 2:
@@ -42,6 +44,9 @@ def _check_splits(splits: list, cases: set[str], path: Path) -> None:
         if unknown:
             raise NnmissError(f"{path}: fold {number} names {len(unknown)} case(s) that are not preprocessed, such as "
                               f"{', '.join(unknown[:3])}: preprocess again or mend the file")
+        both = sorted(set(fold["train"]) & set(fold["val"]))
+        if both:
+            raise NnmissError(f"{path}: fold {number} trains and validates on the same case(s), such as {both[0]}")
 
 
 def fold_cases(splits: list[dict[str, list[str]]], fold: int | str, cases: list[str]) -> tuple[list[str], list[str]]:
@@ -52,20 +57,24 @@ def fold_cases(splits: list[dict[str, list[str]]], fold: int | str, cases: list[
     if fold == "all":
         return sorted(cases), sorted(cases)
     if not 0 <= fold < len(splits):
-        have = f"the folds are 0 to {len(splits) - 1}" if splits else "one case alone has no folds"
-        raise NnmissError(f"fold {fold} does not exist: {have}, or 'all'")
+        have = f"the folds are 0 to {len(splits) - 1}, or 'all'" if splits else "one case has no folds, train 'all'"
+        raise NnmissError(f"fold {fold} does not exist: {have}")
     return list(splits[fold]["train"]), list(splits[fold]["val"])
 
 
 def hold_out(training: list[str], available: dict[str, Present], wanted: int,
              seed: int) -> tuple[list[str], list[str]]:
-    """(remaining, held out): up to `wanted` training cases, at most a fifth of them, complete ones first.
+    """(remaining, held out): up to `wanted` training cases, at most a fifth of them, those with most modalities first.
 
-    MetaKD's meta-validation set: never the fold's validation cases. With fewer than five training cases none can be
-    spared; then both lists are all of them, and the caller says so.
+    MetaKD's meta-validation set: never the fold's validation cases. At most half of the complete cases are taken, so
+    that some are left to learn from. With fewer than five training cases none can be spared; then both lists are all of
+    them, and the caller says so.
     """
     if wanted < 1 or len(training) < FEWEST_TO_HOLD_OUT:
-        return list(training), list(training) if wanted else []
+        return list(training), list(training) if wanted > 0 else []
     ranked = sorted(training, key=lambda case: (-sum(available[case]), derive_seed(seed, "hold out", case)))
+    complete = sum(all(available[case]) for case in training)
+    spared = complete - complete // 2
+    ranked = [*ranked[: complete - spared], *ranked[complete:], *ranked[complete - spared : complete]]
     held = sorted(ranked[: min(wanted, len(training) // FEWEST_TO_HOLD_OUT)])
     return [case for case in training if case not in held], held

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-step_size", type=float, default=0.5, help="step of the sliding window. Default: 0.5")
     p.add_argument("--disable_tta", action="store_true", help="no mirroring: up to 8 times faster")
     p.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint name. Default: checkpoint_final.pth")
+    p.add_argument("-npp", type=int, default=1, help="threads that read and preprocess cases ahead. Default: 1")
     p.add_argument("-nps", type=int, default=1, help="threads that resample and write results. Default: 1")
     p.add_argument("-num_parts", type=int, default=1, help="split the cases over this many calls. Default: 1")
     p.add_argument("-part_id", type=int, default=0, help="which of the parts this call is, from 0")
@@ -92,16 +93,18 @@ def run(arguments: list[str] | None = None) -> int:
     wanted = wanted_subsets(args, modality_names(predictor.dataset_json))
     cases = input_cases(args, predictor.dataset_json["file_ending"])
     out = writable_folder(args.o)
+    if out.resolve() == Path(args.i).resolve():
+        raise NnmissError(f"-i and -o are the same folder {args.o}: predictions would lie among the images")
     write_json(out / "dataset.json", predictor.dataset_json)
     write_json(out / "plans.json", predictor.plans_manager.plans)
     write_json(out / "predict_from_raw_data_args.json", vars(args))
     print(f"{len(cases)} case(s), model {folder.name}, fold(s) {', '.join(map(str, predictor.folds))}")
     failures = predict_cases(
         predictor, cases, wanted,
-        Output(out, args.save_probabilities, args.save_uncertainty, args.continue_prediction), args.nps)
+        Output(out, args.save_probabilities, args.save_uncertainty, args.continue_prediction), args.nps, max(1, args.npp))
     print(f"{len(cases) - len(failures)} of {len(cases)} case(s) done, results in {out}")
     if failures:
-        print(f"{len(failures)} failed:", *failures, sep="\n  ")
+        print(f"{len(failures)} failed:", *failures.values(), sep="\n  ")
     return 1 if failures else 0
 
 

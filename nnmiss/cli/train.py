@@ -4,16 +4,18 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import ProcessException
 
 from nnmiss.cli.environment import choose_device, parse_fold
 from nnmiss.errors import NnmissError, command
 from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
 from nnmiss.trainers import METHODS, method_class
-from nnmiss.trainers.run import RunArguments, train
+from nnmiss.trainers.run import Run, RunArguments, as_started, train
 from nnmiss.trainers.settings import parse_assignments
 
 
@@ -27,14 +29,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-p", dest="plans", default="nnMissPlans", help="plans identifier. Default: nnMissPlans")
     p.add_argument("--seed", type=int, default=0, help="seed of everything random. Default: 0")
     p.add_argument("--tag", default="", help="name of this run, to keep several of one method side by side")
-    p.add_argument("--missing", metavar="NAME", help="table missing/NAME.csv of simulated missingness for training cases")
+    p.add_argument("--missing", metavar="NAME", help="table missing/NAME.csv of simulated missingness, for training cases")
     p.add_argument("--stage", metavar="NAME", help="train this stage only. Default: all of the method's, in order")
     p.add_argument("--preset", default="paper", help="paper (as published, the default) or official (the authors' code)")
     p.add_argument("--set", dest="assignments", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                    help="settings, such as num_epochs=100 alpha=0.05 missing.num_epochs=20; '--set help' lists them")
     p.add_argument("--c", dest="continue_training", action="store_true",
-                   help="continue from the last whole checkpoint. An interrupted run is continued without it too; "
-                        "delete its folder or give a --tag to start anew")
+                   help="continue from the last whole checkpoint, with the settings the run was started with. (The "
+                        "same command without --c continues too; delete the folder or give a --tag to start anew)")
     p.add_argument("--val", action="store_true", help="only run the final validation of a finished training")
     p.add_argument("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final")
     p.add_argument("--no_val", action="store_true", help="no final validation; --val does it later")
@@ -72,8 +74,10 @@ def run(arguments: list[str] | None = None) -> int:
         stage=args.stage, preset=args.preset, assignments=parse_assignments(args.assignments),
         pretrained_weights=args.pretrained_weights, device=choose_device(args.device),
         show_progress=not args.disable_progress_bar, save_probabilities=args.npz)
+    if args.continue_training or args.val or args.val_best:
+        asked = as_started(asked)
     if args.num_gpus > 1:
-        train_on_gpus(asked, args.num_gpus, args.val, args.val_best)
+        train_on_gpus(asked, args.num_gpus, (args.val, args.val_best, args.no_val))
         return 0
     if asked.device == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -81,8 +85,11 @@ def run(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def train_on_gpus(arguments: RunArguments, num_gpus: int, only_validate: bool, validate_best: bool) -> None:
-    """One process per GPU of this machine, as nnU-Net does. Raises NnmissError when there are fewer GPUs."""
+def train_on_gpus(arguments: RunArguments, num_gpus: int, validation: tuple[bool, bool, bool]) -> None:
+    """One process per GPU of this machine, as nnU-Net does; `validation` are the last arguments of `train`.
+
+    Raises NnmissError when there are fewer GPUs, for whatever `train` refuses, and when a process fails.
+    """
     have = torch.cuda.device_count()
     if arguments.device != "cuda" or have < num_gpus:
         raise NnmissError(f"-num_gpus {num_gpus} needs as many CUDA devices, this machine has {have}")
@@ -91,14 +98,19 @@ def train_on_gpus(arguments: RunArguments, num_gpus: int, only_validate: bool, v
         with socket.socket() as free:
             free.bind(("", 0))
             os.environ["MASTER_PORT"] = str(free.getsockname()[1])
-    mp.spawn(_one_gpu, (num_gpus, arguments, only_validate, validate_best), nprocs=num_gpus, join=True)
+    Run(arguments).check_against_earlier()  # refuse here, with a message, before processes start
+    try:
+        mp.spawn(_one_gpu, (num_gpus, arguments, validation), nprocs=num_gpus, join=True)
+    except ProcessException as error:
+        raise NnmissError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from error
 
 
-def _one_gpu(rank: int, num_gpus: int, arguments: RunArguments, only_validate: bool, validate_best: bool) -> None:
-    dist.init_process_group("nccl", rank=rank, world_size=num_gpus)
+def _one_gpu(rank: int, num_gpus: int, arguments: RunArguments, validation: tuple[bool, bool, bool]) -> None:
+    # ranks wait for one another after validating unequally many cases, which can take hours
+    dist.init_process_group("nccl", rank=rank, world_size=num_gpus, timeout=timedelta(hours=12))
     torch.cuda.set_device(rank)
     torch.backends.cudnn.benchmark = True
-    train(arguments, only_validate, validate_best)
+    train(arguments, *validation)
     dist.destroy_process_group()
 
 

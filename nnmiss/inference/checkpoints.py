@@ -40,16 +40,15 @@ def read_checkpoint(path: str | os.PathLike, device: torch.device | str = "cpu")
     """
     path = Path(path)
     if not path.is_file():
-        raise NnmissError(f"checkpoint {path} not found: train first, or name another with -chk")
+        raise NnmissError(f"checkpoint {path} not found")
     allowed = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
     try:
         with allowed(_numpy_numbers()):
             checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        reason = str(error).split("\n")[0][:200]
         raise NnmissError(f"checkpoint {path} was refused: it is damaged or holds objects other than tensors and "
-                          f"plain values, which could run code when loaded ({reason})") from None
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+                          f"plain values, which could run code when loaded ({type(error).__name__})") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network_weights"), dict):
         raise NnmissError(f"{path} is not a nnU-Net checkpoint: it has no 'network_weights'")
     return checkpoint
 

@@ -10,12 +10,15 @@ from nnmiss.availability import Present, subset_name
 
 def read_validation_dice(model_folder: str | Path) -> pd.DataFrame | None:
     """Dice of every validation case of every fold: columns case, subset, region, value; None where there is none."""
-    files = sorted(Path(model_folder).glob("fold_*/validation/results.csv"))
-    tables = [pd.read_csv(file, dtype={"case": str, "subset": str}) for file in files]
-    if not tables:
-        return None
-    results = pd.concat(tables)
-    return results[results["metric"] == "dice"]
+    files = sorted(Path(model_folder).glob("fold_[0-9]*/validation/results.csv"))  # fold_all validates on training cases
+    tables = []
+    for file in files:
+        try:
+            table = pd.read_csv(file, dtype={"case": str, "subset": str})
+            tables.append(table.loc[table["metric"] == "dice", ["case", "subset", "region", "value"]])
+        except (ValueError, KeyError) as error:  # prediction does not depend on it
+            print(f"warning: {file} is damaged and left out of the Dice to expect ({error})")
+    return pd.concat(tables) if tables else None
 
 
 def expected_dice(dice: pd.DataFrame | None, present: Present, modalities: list[str]) -> dict | None:

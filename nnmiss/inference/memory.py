@@ -10,7 +10,8 @@ import torch
 def free_bytes(device: torch.device) -> int:
     """Bytes free on the device; for the CPU what Linux calls available, within a container's limit if there is one."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own cache
+        return torch.cuda.mem_get_info(device)[0] + unused
     return min(_available_memory(), _container_limit())
 
 
@@ -21,7 +22,10 @@ def _available_memory() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # macOS does not tell
+        return 4 * 2**30
 
 
 def _container_limit() -> int:

@@ -1,6 +1,7 @@
 """Cases in, segmentations out: preprocessing and export run beside the network, and a bad case stops only itself."""
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,11 +39,12 @@ class Output:
 
 
 def predict_cases(predictor: MissingModalityPredictor, cases: list[RawCase], wanted: Wanted, output: Output,
-                  num_export_threads: int = 1) -> list[str]:
+                  num_export_threads: int = 1, num_loading_threads: int = 1) -> dict[str, str]:
     """Predicts raw cases with what they have or what is wanted of them.
 
     Returns:
-        One message per case that failed; the others are finished. Writes <output>/[<subset>/]CASE<ending> and CASE.json.
+        Case -> message, for those that failed; the others are finished. Writes <output>/[<subset>/]CASE<ending> and
+        CASE.json.
     """
     block = predictor.configuration_manager.configuration.get("nnmiss", {})
 
@@ -52,8 +54,8 @@ def predict_cases(predictor: MissingModalityPredictor, cases: list[RawCase], wan
         return torch.from_numpy(data), properties, tuple(properties["nnmiss_available"])
 
     writer = CaseWriter(predictor, output, num_export_threads)
-    with writer, ThreadPoolExecutor(1) as loader:
-        for case, loaded in tqdm(_one_ahead(loader, load, cases), total=len(cases), desc="cases",
+    with writer, ThreadPoolExecutor(num_loading_threads) as loader:
+        for case, loaded in tqdm(_ahead(loader, load, cases, num_loading_threads), total=len(cases), desc="cases",
                                  disable=not predictor.allow_tqdm):
             try:
                 data, properties, available = loaded.result()
@@ -68,16 +70,14 @@ def predict_cases(predictor: MissingModalityPredictor, cases: list[RawCase], wan
     return writer.failures
 
 
-def _one_ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable) -> Iterator[tuple[RawCase, Future]]:
-    """Yields (item, future result) with the next item already being worked on."""
-    waiting = None
+def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, number: int) -> Iterator[tuple[RawCase, Future]]:
+    """Yields (item, future result) with the next `number` items already being worked on."""
+    waiting: deque = deque()
     for item in items:
-        current = (item, pool.submit(work, item))
-        if waiting is not None:
-            yield waiting
-        waiting = current
-    if waiting is not None:
-        yield waiting
+        waiting.append((item, pool.submit(work, item)))
+        if len(waiting) > number:
+            yield waiting.popleft()
+    yield from waiting
 
 
 class CaseWriter:
@@ -86,7 +86,7 @@ class CaseWriter:
     def __init__(self, predictor: MissingModalityPredictor, output: Output, num_threads: int = 1):
         self.predictor, self.output = predictor, output
         self.modalities = modality_names(predictor.dataset_json)
-        self.failures: list[str] = []
+        self.failures: dict[str, str] = {}
         self._num_threads = max(1, num_threads)
         self._waiting: list[tuple[str, Future]] = []
         folder = getattr(predictor, "model_folder", None)
@@ -103,8 +103,8 @@ class CaseWriter:
 
     def failed(self, case: str, message: str) -> None:
         """Remembers and prints that a case failed."""
-        self.failures.append(message if case in message else f"case {case}: {message}")
-        tqdm.write(f"error: {self.failures[-1]}")
+        self.failures[case] = message if case in message else f"case {case}: {message}"
+        tqdm.write(f"error: {self.failures[case]}")
 
     def predict(self, case: str, data: torch.Tensor, properties: dict, plan: dict[str, Present]) -> None:
         """Predicts a case's subsets; `plan` maps sub-folders of the output to subsets."""
@@ -119,9 +119,15 @@ class CaseWriter:
 
     def _write(self, case: str, logits, properties: dict, present: Present, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{case}.json", self._describe(case, properties, present))
-        export_prediction(logits, properties, self.predictor, folder / case, self.output.save_probabilities,
-                          self.output.save_uncertainty)
+        description, ending = folder / f"{case}.json", self.predictor.dataset_json["file_ending"]
+        (folder / f"{case}{ending}").unlink(missing_ok=True)  # never a new description beside an old segmentation
+        try:
+            write_json(description, self._describe(case, properties, present))
+            export_prediction(logits, properties, self.predictor, folder / case, self.output.save_probabilities,
+                              self.output.save_uncertainty)
+        except BaseException:
+            description.unlink(missing_ok=True)
+            raise
 
     def _describe(self, case: str, properties: dict, present: Present) -> dict:
         """What stands in CASE.json."""

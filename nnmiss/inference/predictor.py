@@ -20,7 +20,7 @@ from nnmiss.atomic_files import read_json
 from nnmiss.availability import Present, modality_names
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
-from nnmiss.inference.memory import how_many
+from nnmiss.inference.memory import free_bytes, how_many
 from nnmiss.networks.base import MissingModalityNetwork
 from nnmiss.networks.memory_format import fastest_layout
 
@@ -54,9 +54,15 @@ class MissingModalityPredictor(nnUNetPredictor):
         if not model_folder.is_dir():
             raise NnmissError(f"no trained model in {model_folder}: train it first, or check -d, -m, -c, -p and --tag")
         folds = folds if folds is not None else find_folds(model_folder, checkpoint_name)
-        dataset_json = read_json(model_folder / "dataset.json", "the model's dataset.json")
-        plans_manager = PlansManager(read_json(model_folder / "plans.json", "the model's plans"))
+        dataset_json = read_json(model_folder / "dataset.json", "the model's dataset.json",
+                                 ("channel_names", "labels", "file_ending"))
+        plans_manager = PlansManager(read_json(model_folder / "plans.json", "the model's plans",
+                                               ("configurations", "plans_name")))
         files = [model_folder / f"fold_{fold}" / checkpoint_name for fold in folds]
+        absent = [str(file) for file in files if not file.is_file()]
+        if absent:
+            raise NnmissError(f"{absent[0]} not found; folds with {checkpoint_name}: "
+                              f"{', '.join(map(str, find_folds(model_folder, checkpoint_name)))}")
         checkpoints = [read_checkpoint(file) for file in files]
         expected = model_folder.name.partition("__")[0]
         for file, checkpoint in zip(files, checkpoints):
@@ -100,7 +106,9 @@ class MissingModalityPredictor(nnUNetPredictor):
             fit into memory, so the result of any number of modalities can be streamed.
         """
         voxels, heads = int(np.prod(data.shape[1:])), self.label_manager.num_segmentation_heads
-        at_once = how_many(voxels * heads * 4 * 3, torch.device("cpu"), 0.4, len(presents))
+        tile = int(np.prod(self.configuration_manager.patch_size))
+        at_once = min(how_many(voxels * heads * 4 * 3, torch.device("cpu"), 0.4, len(presents)),
+                      how_many(tile * heads * 4 * 4, self.device, 0.25, len(presents)))
         for start in range(0, len(presents), at_once):
             chunk = presents[start : start + at_once]
             logits = self._ensemble(data, torch.tensor(chunk))  # (S, K, *spatial)
@@ -116,7 +124,7 @@ class MissingModalityPredictor(nnUNetPredictor):
         total = None
         for parameters in self.list_of_parameters:
             if len(self.list_of_parameters) > 1:
-                self.network.load_state_dict(parameters)
+                getattr(self.network, "_orig_mod", self.network).load_state_dict(parameters)
             logits = self._sliding_window(data, presents)
             total = logits if total is None else total.add_(logits)
         return total.div_(len(self.list_of_parameters))
@@ -131,10 +139,11 @@ class MissingModalityPredictor(nnUNetPredictor):
         weight = torch.zeros(shape, device=on)
         gaussian = (compute_gaussian(tuple(patch), sigma_scale=1.0 / 8, value_scaling_factor=10, dtype=torch.float32,
                                      device=on) if self.use_gaussian else torch.ones(tuple(patch), device=on))
+        presents, batch = presents.to(self.device), self._decode_at_once(patch)
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
             for where in tqdm(slicers, disable=not self.allow_tqdm, leave=False, desc="tiles"):
                 tile = data[where].to(self.device)  # (M, *patch)
-                logits[(slice(None), *where)] += self._tile(tile, presents.to(self.device)).to(on).mul_(gaussian)
+                logits[(slice(None), *where)] += self._tile(tile, presents, batch).to(on).mul_(gaussian)
                 weight[where[1:]] += gaussian
         logits = logits.div_(weight)[(slice(None), slice(None), *unpad[1:])].cpu()
         if not torch.isfinite(logits).all():
@@ -142,29 +151,30 @@ class MissingModalityPredictor(nnUNetPredictor):
                               "are far outside those of training")
         return logits
 
-    def _tile(self, tile: Tensor, presents: Tensor) -> Tensor:
+    def _decode_at_once(self, patch) -> int:
+        """How many images are encoded or decoded together: about six maps of the finest scale are alive for each."""
+        width = self.network.encoder.output_channels[0]
+        return how_many(int(np.prod(patch)) * width * 4 * 6, self.device, 0.25, 16)
+
+    def _tile(self, tile: Tensor, presents: Tensor, batch: int) -> Tensor:
         """Logits of one tile, averaged over its mirrored versions: (S, K, *patch) float32."""
         axes = (self.allowed_mirroring_axes or ()) if self.use_mirroring else ()
         flips = [c for n in range(len(axes) + 1) for c in combinations([a + 1 for a in axes], n)]
-        network = self.network
-        width = network.encoder.output_channels[0]
-        # about six feature maps of the finest scale are alive at once while one item is decoded or encoded
-        item = tile[0].numel() * width * 4 * 6
-        batch = how_many(item, self.device, 0.25, 16)
         together = max(1, min(len(flips), batch // int(presents.any(0).sum())))
-        total = 0
+        total = None
         for start in range(0, len(flips), together):
             some = flips[start : start + together]
             images = torch.stack([tile.flip(flip) for flip in some])  # (T, M, *patch)
-            logits = network.forward_subsets(images, presents, batch)  # (T, S, K, *patch)
+            logits = self.network.forward_subsets(images, presents, batch)  # (T, S, K, *patch)
             for one, flip in zip(logits, some):
-                total = total + one.flip([axis + 1 for axis in flip])
-        return total / len(flips)
+                one = one.flip([axis + 1 for axis in flip])
+                total = one if total is None else total.add_(one)
+        return total.div_(len(flips))
 
     def _device_for(self, needed: int) -> torch.device:
-        """Where results are accumulated: on the device if that leaves it half empty, else in main memory."""
-        if self.device.type == "cuda" and self.perform_everything_on_device:
-            return self.device if how_many(needed, self.device, 0.5, 2) > 1 else torch.device("cpu")
+        """Where results are accumulated: on the device if they take at most half of what is free, else main memory."""
+        if self.device.type == "cuda" and self.perform_everything_on_device and 2 * needed <= free_bytes(self.device):
+            return self.device
         return torch.device("cpu")
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from itertools import combinations
 
-import torch
 from torch import Tensor
 
 from nnmiss.errors import NnmissError, nearest_names
@@ -36,12 +35,12 @@ def pairwise_distillation(features: Tensor, index: Tensor, ratios: Tensor, p: in
         raise NnmissError(f"direction {direction!r} is unknown. {nearest_names(direction, DIRECTIONS)}")
     if p not in (1, 2):
         raise NnmissError(f"p must be 1 or 2, got {p}")
-    total = features.new_zeros((), dtype=torch.float32) + 0.0 * features.flatten()[0].float()
-    weight = ratios.tolist()
+    total = features[:0].float().sum()  # 0, attached to the graph
+    weight, items = ratios.tolist(), features.unbind(0)
     for row in index.tolist():
         present = [m for m, item in enumerate(row) if item >= 0]
         for i, j in combinations(present, 2):
-            f_i, f_j = features[row[i]].float(), features[row[j]].float()
+            f_i, f_j = items[row[i]].float(), items[row[j]].float()
             total = total + _pair(f_i, f_j, weight[i][j], weight[j][i], p, direction)
     return total / len(index)
 

@@ -69,6 +69,9 @@ class MissingModalityNetwork(nn.Module):
         Returns:
             The logits of `decode`; with `return_features` (logits, features).
         """
+        if x.shape[1] != self.num_modalities:
+            raise ValueError(f"the network was built for {self.num_modalities} modalities, got an image with {x.shape[1]}: "
+                             "predict incomplete cases with nnmiss_predict, not with nnU-Net's own command")
         if present is None:
             present = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         modality = present.nonzero()[:, 1]  # (P,)

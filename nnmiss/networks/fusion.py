@@ -17,25 +17,27 @@ class Fusion(nn.Module):
         self.channels = channels
         self.impute = impute
 
-    def forward(self, features: Tensor, index: Tensor, importance: Tensor | None = None) -> Tensor:
-        """Fuses sample by sample, so that no tensor of M times the channels ever exists.
+    def forward(self, features: Tensor, rows: list[list[int]], importance: Tensor | None = None) -> Tensor:
+        """Fuses sample by sample, so that no batch of M times the channels ever exists.
 
         Args:
             features: (P, C, *spatial) of packed items.
-            index: (B, M) long, item of each sample's modality, -1 where it is not shown.
-            importance: (M,) float or None, factor of each modality's features.
+            rows: B lists of M numbers: the item of each modality, -1 where it is not shown.
+            importance: (M,) float or None, factor of each modality's features; only where features are imputed, because
+                there the features of Eq. 2 to 4 live.
 
         Returns:
             (B, C, *spatial).
         """
+        importance = importance if self.impute else None
         samples = []
-        for row in index.tolist():
-            shown = torch.tensor([i >= 0 for i in row], device=features.device)  # (M,)
-            samples.append(self.fuse_sample(_pick(features, [i for i in row if i >= 0]), shown, importance))
+        for row in rows:
+            shown, absent = ([m for m, item in enumerate(row) if (item >= 0) == here] for here in (True, False))
+            samples.append(self.fuse_sample(_pick(features, [row[m] for m in shown]), shown, absent, importance))
         return torch.stack(samples)
 
-    def fuse_sample(self, items: Tensor, shown: Tensor, importance: Tensor | None) -> Tensor:
-        """One sample: items (k, C, *spatial) of the modalities that are True in shown (M,) -> (C, *spatial)."""
+    def fuse_sample(self, items: Tensor, shown: list[int], absent: list[int], importance: Tensor | None) -> Tensor:
+        """One sample: items (k, C, *spatial) of the k modalities `shown` -> (C, *spatial); `absent` are the others."""
         raise NotImplementedError
 
 
@@ -53,12 +55,10 @@ class MeanFusion(Fusion):
     concatenation has no such normalisation, but a mean without it would change its scale with w.
     """
 
-    def fuse_sample(self, items, shown, importance):
+    def fuse_sample(self, items, shown, absent, importance):
         if importance is None:
             return items.mean(0)  # (C, ...)
-        factor = importance[shown]  # (k,)
-        if self.impute:
-            factor = factor + importance[~shown].sum() / len(items)
+        factor = importance[shown] + importance[absent].sum() / len(items)  # (k,)
         factor = factor / factor.sum().clamp_min(1e-6)
         return torch.tensordot(factor.to(items.dtype), items, 1)  # (C, ...)
 
@@ -74,12 +74,12 @@ class LinearFusions(Fusion):
         self.weight = nn.Parameter(torch.eye(channels).repeat(num_modalities, 1, 1) / num_modalities)  # (M, C, C)
         self.bias = nn.Parameter(torch.zeros(channels))  # (C,)
 
-    def maps(self, shown: Tensor, importance: Tensor | None) -> Tensor:
+    def maps(self, shown: list[int], absent: list[int], importance: Tensor | None) -> Tensor:
         """(k, C, C): the linear map of each present modality of one sample."""
         raise NotImplementedError
 
-    def fuse_sample(self, items, shown, importance):
-        maps = self.maps(shown, importance)  # (k, C, C)
+    def fuse_sample(self, items, shown, absent, importance):
+        maps = self.maps(shown, absent, importance)  # (k, C, C)
         kernel = maps.transpose(0, 1).reshape(self.channels, -1)  # (C, k*C)
         kernel = kernel.reshape(*kernel.shape, *[1] * (items.ndim - 2))  # (C, k*C, 1, ...)
         convolve = F.conv3d if items.ndim == 5 else F.conv2d
@@ -95,11 +95,11 @@ class ConcatFusion(LinearFusions):
     feeds the encoder's answer to an all-zero image; we never encode what is not there.)
     """
 
-    def maps(self, shown, importance):
+    def maps(self, shown, absent, importance):
         weight = self.weight if importance is None else self.weight * importance.view(-1, 1, 1)
         if not self.impute:
             return weight[shown]
-        return weight[shown] + weight[~shown].sum(0) / shown.sum()
+        return weight[shown] + weight[absent].sum(0) / len(shown)
 
 
 class LinearFusion(LinearFusions):
@@ -108,9 +108,9 @@ class LinearFusion(LinearFusions):
     Linear in the features with factors that do not mix modalities, so what follows can be shared between subsets.
     """
 
-    def maps(self, shown, importance):
+    def maps(self, shown, absent, importance):
         weight = self.weight if importance is None else self.weight * importance.view(-1, 1, 1)
-        return weight[shown] * (self.num_modalities / shown.sum())
+        return weight[shown] * (self.num_modalities / len(shown))
 
 
 FUSIONS = {"concat": ConcatFusion, "mean": MeanFusion, "linear": LinearFusion}

@@ -22,7 +22,8 @@ class SharedEncoderUNet(MissingModalityNetwork):
         unet: a U-Net with one input channel, `.encoder` and `.decoder` (nnmiss.networks.architecture.build_unet).
         num_modalities: M.
         fusion: name of a fusion (nnmiss.networks.fusion.FUSIONS), used at every scale.
-        imputation: where Eq. 2 generates missing features: "bottleneck" (official code) or "all" scales.
+        imputation: where Eq. 2 generates missing features and Eq. 4 weights them: "bottleneck" (official code) or
+            "all" scales.
         activation_checkpointing: recompute the encoder in the backward pass, in up to M parts, to save memory.
 
     Raises:
@@ -50,7 +51,8 @@ class SharedEncoderUNet(MissingModalityNetwork):
         return [torch.cat(scale) for scale in zip(*parts)]
 
     def fuse(self, features, index, importance=None):
-        return [fusion(scale, index, importance) for fusion, scale in zip(self.fusions, features)]
+        rows = index.tolist()  # once: every look at a tensor's values waits for the GPU
+        return [fusion(scale, rows, importance) for fusion, scale in zip(self.fusions, features)]
 
     def decode(self, fused):
         return self.decoder(fused)
