@@ -122,8 +122,8 @@ def apply_missing_table(available: dict[str, Present], kept: dict[str, Present])
     Raises NnmissError, naming them, for cases that would have nothing left, and when the table lists no case of the data.
     """
     if not set(kept) & set(available):
-        raise NnmissError(f"the missingness table lists none of the data set's cases; it lists {', '.join(sorted(kept)[:3])}, "
-                          f"the data set has {', '.join(sorted(available)[:3])}")
+        raise NnmissError("the missingness table lists none of the data set's cases; it lists "
+                          f"{', '.join(sorted(kept)[:3])}, the data set has {', '.join(sorted(available)[:3])}")
     result = {case: tuple(a and k for a, k in zip(row, kept.get(case, row))) for case, row in available.items()}
     empty = [case for case, row in result.items() if not any(row)]
     if empty:

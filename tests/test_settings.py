@@ -86,7 +86,7 @@ def test_what_is_given_for_a_stage_comes_off_the_total():
 def test_half_of_the_complete_cases_stay_in_the_training():
     training = [f"c{i:02d}" for i in range(50)]
     available = {c: (True, i < 4) for i, c in enumerate(training)}
-    remaining, held = hold_out(training, available, 5, seed=0)
+    _, held = hold_out(training, available, 5, seed=0)
     assert len(held) == 5
     assert sum(all(available[c]) for c in held) == 2
 

@@ -87,8 +87,8 @@ def train(arguments: RunArguments, only_validate: bool = False, validate_best: b
     last = run.trainer_class.stages[-1].name
     if only_validate and not run.is_finished(last):
         raise NnmissError(f"--val needs a finished training, but {run.fold_folder} has no checkpoint_final.pth")
-    for stage in run.stages_to_run() if not only_validate else ():
-        run.train_stage(stage)
+    for position, stage in enumerate(run.stages_to_run() if not only_validate else ()):
+        run.train_stage(stage, quiet=position > 0)
         run.discard_validation()
     if not run.is_finished(last):
         return
@@ -280,14 +280,16 @@ class Run:
 
     # ---- training -----------------------------------------------------------------------------------------------
 
-    def train_stage(self, stage: str) -> None:
-        """Trains one stage from where it stopped, from the stage before, or from the start."""
+    def train_stage(self, stage: str, quiet: bool = False) -> None:
+        """Trains one stage from where it stopped, from the stage before, or from the start; notes unless `quiet`."""
         trainer = self.make_trainer(stage)
         trainer.initialize()
         names = [s.name for s in self.trainer_class.stages]
         before = names[names.index(stage) - 1] if names.index(stage) else None
         latest = self.stage_folder(stage) / "checkpoint_latest.pth"
-        self._write_record(trainer)
+        notes = self._write_record(trainer)
+        for note in () if quiet else notes:
+            print(f"note: {note}")
         if latest.is_file():
             trainer.load_checkpoint(str(latest))
             print(f"stage {stage}: resuming after epoch {trainer.current_epoch} of {trainer.num_epochs}")
@@ -301,21 +303,21 @@ class Run:
         if trainer.is_ddp:
             dist.barrier()  # rank 0 writes the final checkpoint that all ranks look for next
 
-    def _write_record(self, trainer) -> None:
+    def _write_record(self, trainer) -> list[str]:
+        """Writes run.json before anything is trained. Returns notes about the cases."""
         versions = {"nnmiss": __version__, "nnunetv2": version("nnunetv2"), "torch": torch.__version__,
                     "python": platform.python_version()}
         trainer.get_tr_and_val_datasets()
         if trainer.local_rank != 0:
-            return
+            return []
         training, validation = trainer.do_split()
         write_json(self.fold_folder / "run.json", {
             **self.record(), "versions": versions, "device": str(trainer.device), "held_out_cases": trainer.held_out,
             "validation_cases": validation})
-        for note in case_notes(trainer, training, validation):
-            print(f"note: {note}")
+        return case_notes(trainer, training)
 
 
-def case_notes(trainer, training: list[str], validation: list[str]) -> list[str]:
+def case_notes(trainer, training: list[str]) -> list[str]:
     """What a user should know about the cases of a fold: too few, or a modality nobody can learn."""
     notes = []
     if trainer.held_out and set(trainer.held_out) & set(training) == set(training):

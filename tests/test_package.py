@@ -1,0 +1,74 @@
+"""The wheel holds every package and command, and imports run one way."""
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {"nnmiss": "nnmiss", "trainers": "nnmiss.trainers", "planners": "nnmiss.planners",
+           "dataset_conversion": "nnmiss.dataset_conversion"}
+
+
+def modules():
+    """(dotted name, path) of every module of the source tree."""
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            yield ".".join([package, *parts]).removesuffix(".__init__"), path
+
+
+def test_the_wheel_holds_everything(tmp_path):
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("building without isolation needs setuptools in this environment")
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-q", "-w",
+                           str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = set(zipfile.ZipFile(next(tmp_path.glob("nnmiss-*.whl"))).namelist())
+    expected = {f"{name.replace('.', '/')}{'/__init__' * (path.name == '__init__.py')}.py" for name, path in modules()}
+    assert expected - names == set()
+
+
+def test_every_module_can_be_imported_and_says_in_one_sentence_what_it_is():
+    for name, path in modules():
+        first = path.read_text().splitlines()[0]
+        assert first.startswith('"""'), f"{path} opens without a sentence"
+        importlib.import_module(name)
+
+
+def test_every_command_of_setup_is_installed_and_shows_help():
+    commands = {e.name: e for e in entry_points(group="console_scripts") if e.name.startswith("nnmiss_")}
+    assert set(commands) == {f"nnmiss_{n}" for n in ("convert_dataset", "phantom", "plan_and_preprocess", "train", "predict",
+                                                     "evaluate", "demo")}
+    for command in commands.values():
+        assert callable(command.load())
+
+
+def allowed(importer: str, imported: str) -> bool:
+    """cli, nnunet_ext -> trainers, planners, dataset_conversion -> nnmiss/* ; never back, never method to method."""
+    level = {"cli": 3, "nnunet_ext": 3, "trainers": 2, "planners": 2, "dataset_conversion": 2}
+    a, b = (level.get((name.split(".") + ["", ""])[1], 1) for name in (importer, imported))
+    return a >= b
+
+
+def test_imports_run_one_way():
+    wrong = []
+    for name, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").startswith("nnmiss"):
+                wrong += [f"{name} -> {node.module}"] if not allowed(name, node.module) else []
+    assert wrong == []
+
+
+def test_no_method_imports_another():
+    methods = {"metakd", "modality_dropout"}
+    for method in methods:
+        tree = ast.parse((ROOT / "trainers" / f"{method}.py").read_text())
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not imported & (methods - {method})
