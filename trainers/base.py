@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
@@ -18,28 +17,19 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from nnmiss.availability import (
-    Present,
-    all_subsets,
-    apply_missing_table,
-    draw_present,
     modality_names,
-    read_availability,
-    read_missing_table,
 )
 from nnmiss.errors import NnmissError
-from nnmiss.inference.checkpoints import plain, read_checkpoint, write_checkpoint
-from nnmiss.networks.memory_format import fastest_layout
-from nnmiss.seeding import derive_seed, seed_libraries, torch_generator
 
+from .checkpointing import Checkpointing
 from .final_validation import validate_all_subsets
-from .loaders import choose_without_timing
 from .progress import Progress, ProgressLogger
 from .settings import COMMON, resolve_settings
-from .splits import fold_cases, hold_out, load_or_make_splits
 from .stages import Stage, find_stage
+from .training_data import TrainingData
 
 
-class MissingModalityTrainer(nnUNetTrainer):
+class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
     """Base of every segmentation method.
 
     A method sets the class attributes below, builds its network and writes `losses`. One instance trains one stage;
@@ -108,83 +98,10 @@ class MissingModalityTrainer(nnUNetTrainer):
     def before_iteration(self) -> None:
         """Called before every training iteration, when `self.iteration` is its number in this stage."""
 
-    def method_state(self) -> dict:
-        """What the method keeps in the checkpoint besides the network: tensors and plain values."""
-        return {}
-
-    def load_method_state(self, state: dict) -> None:
-        """Takes back what `method_state` gave."""
-
     @classmethod
     def known_settings(cls) -> dict[str, object]:
         """Everything `--set` may change, with defaults."""
         return {**COMMON, **cls.hyperparameters, **cls.network_settings}
-
-    def num_held_out(self) -> int:
-        """How many training cases the method wants held out (nnmiss.trainers.splits.hold_out)."""
-        return 0
-
-    # ---- data ---------------------------------------------------------------------------------------------------
-
-    def initialize(self):
-        self.files = read_availability(self.preprocessed_dataset_folder_base, self.modalities)  # validation sees them all
-        self.available = self.files  # training: without what a table of simulated missingness takes away
-        if self.missing_table:
-            self.available = apply_missing_table(self.files, read_missing_table(self.missing_table, self.modalities))
-        torch.manual_seed(derive_seed(self.seed, self.method, self.stage.name, "initial weights"))
-        super().initialize()
-        fastest_layout(self.bare_network, self.device)
-
-    def do_split(self):
-        """(training, validation) cases of the fold; held-out cases are still among the training cases here."""
-        cases = sorted(self.available)
-        return fold_cases(load_or_make_splits(self.preprocessed_dataset_folder_base, cases), self.fold, cases)
-
-    def get_tr_and_val_datasets(self):
-        training, validation = self.do_split()
-        self.check_preprocessed({*training, *validation})
-        training, self.held_out = hold_out(training, self.available, self.num_held_out(), self.seed)
-        self.print_to_log_file(f"training {training}, held out {self.held_out}, validation {validation}")
-        return (self.dataset_class(self.preprocessed_dataset_folder, training),
-                self.dataset_class(self.preprocessed_dataset_folder, validation))
-
-    @staticmethod
-    def get_training_transforms(*args, **kwargs):
-        """nnU-Net's augmentation; replayable where one process loads."""
-        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
-        return choose_without_timing(transforms) if get_allowed_n_proc_DA() == 0 else transforms
-
-    def check_preprocessed(self, cases: set[str]) -> None:
-        """Raises NnmissError when cases of the split have no whole preprocessed file."""
-        have = set(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
-        lacking = sorted(cases - have)
-        if lacking:
-            raise NnmissError(f"{len(lacking)} case(s) are not in {self.preprocessed_dataset_folder}, such as "
-                              f"{', '.join(lacking[:3])}: finish nnmiss_plan_and_preprocess -c {self.configuration_name}")
-
-    def available_of(self, keys, table: dict[str, Present] | None = None) -> Tensor:
-        """(B, M) bool on the device: what the cases of a batch have, by default for training."""
-        table = self.available if table is None else table
-        return torch.tensor([table[str(key)] for key in keys], dtype=torch.bool, device=self.device)
-
-    def draw_present(self, available: Tensor) -> Tensor:
-        """(B, M) bool: what the network is shown in this iteration; replayable from seed, stage and iteration."""
-        if not self.stage.drop_modalities:
-            return available
-        return draw_present(available, torch_generator(
-            self.seed, self.stage.name, self.current_epoch, self.iteration, self.local_rank, "present"))
-
-    def next_batch(self, loader, *purpose) -> dict:
-        """The next batch; with single-process loading it is the same again after a resume."""
-        if not hasattr(loader, "num_processes"):
-            seed_libraries(self.seed, self.stage.name, self.local_rank, *purpose)
-        return next(loader)
-
-    def to_device(self, batch: dict) -> tuple[Tensor, list[Tensor] | Tensor]:
-        """(data, target) of a batch on the device."""
-        target = batch["target"]
-        move = partial(torch.Tensor.to, device=self.device, non_blocking=True)
-        return move(batch["data"]), [move(t) for t in target] if isinstance(target, list) else move(target)
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -269,12 +186,6 @@ class MissingModalityTrainer(nnUNetTrainer):
         means = {name: float(np.mean([out[name] for out in finite])) for name in finite[0]}
         self.progress.add(self.current_epoch, means)
 
-    def validation_subset(self, number: int) -> tuple[bool, ...]:
-        """The subset shown in validation batch `number`: a fixed cycle, spread evenly when there are more subsets."""
-        subsets = all_subsets(len(self.modalities))
-        batches = self.num_val_iterations_per_epoch
-        return subsets[number % len(subsets) if batches >= len(subsets) else number * len(subsets) // batches]
-
     def validation_step(self, batch: dict) -> dict:
         available = self.available_of(batch["keys"], self.files)
         wanted = torch.tensor(self.validation_subset(batch.get("number", 0)), device=self.device)
@@ -309,59 +220,6 @@ class MissingModalityTrainer(nnUNetTrainer):
     def perform_actual_validation(self, save_probabilities: bool = False):
         """Predicts every reported subset of the fold's validation cases and evaluates them (`validation/`)."""
         validate_all_subsets(self, save_probabilities)
-
-    # ---- checkpoints --------------------------------------------------------------------------------------------
-
-    def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint from plain values, plus the method's state; written atomically."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            return
-        write_checkpoint(filename, plain({
-            "network_weights": self.bare_network.state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch + 1,
-            "init_args": self.my_init_kwargs,
-            "trainer_name": self.__class__.__name__,
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            "nnmiss": {"method": self.method, "stage": self.stage.name, "state": self.method_state(),
-                       "progress": self.progress.state(), "modalities": self.modalities},
-        }))
-
-    def load_checkpoint(self, filename_or_checkpoint) -> None:
-        """Continues from a checkpoint of this stage. Raises NnmissError for one of another method or stage."""
-        if not self.was_initialized:
-            self.initialize()
-        checkpoint = self.start_from(filename_or_checkpoint)
-        ours = checkpoint["nnmiss"]
-        if ours["stage"] != self.stage.name:
-            raise NnmissError(f"{filename_or_checkpoint} is of stage {ours['stage']}, expected {self.stage.name}")
-        self.my_init_kwargs = checkpoint["init_args"]
-        self.current_epoch = checkpoint["current_epoch"]
-        self.logger.load_checkpoint(checkpoint["logging"])
-        # nnU-Net saves the latest checkpoint before it notes a new best; the log has both
-        self._best_ema = max(checkpoint["logging"]["ema_fg_dice"], default=checkpoint["_best_ema"])
-        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
-        self.progress.load(ours["progress"])
-
-    def start_from(self, filename: str) -> dict:
-        """Takes network, optimiser and method state of a checkpoint, as the next stage does. Returns the checkpoint."""
-        checkpoint = read_checkpoint(filename) if isinstance(filename, str) else filename
-        method = checkpoint.get("nnmiss", {}).get("method")
-        if method != self.method:
-            raise NnmissError(f"checkpoint {filename} was trained by {method or checkpoint.get('trainer_name')}, "
-                              f"expected {self.method}: name its own method, or use -pretrained_weights")
-        self.bare_network.load_state_dict(checkpoint["network_weights"])
-        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
-        for group in self.optimizer.param_groups:  # the stage before may have had another
-            group["weight_decay"] = self.weight_decay
-        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
-        self.load_method_state(checkpoint["nnmiss"]["state"])
-        self.progress.tables = checkpoint["nnmiss"]["progress"]["tables"]
-        return checkpoint
 
     # ---- what nnU-Net does otherwise ----------------------------------------------------------------------------
 

@@ -1,0 +1,82 @@
+"""The checkpoint half of the segmentation trainer: plain values, written atomically, read without unpickling."""
+from __future__ import annotations
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnmiss.errors import NnmissError
+from nnmiss.inference.checkpoints import plain, read_checkpoint, write_checkpoint
+
+
+class Checkpointing(nnUNetTrainer):
+    """Saving, continuing and starting from another stage; mixed into MissingModalityTrainer, whose attributes it uses."""
+
+    def method_state(self) -> dict:
+        """What the method keeps in the checkpoint besides the network: tensors and plain values."""
+        return {}
+
+    def load_method_state(self, state: dict) -> None:
+        """Takes back what `method_state` gave."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint from plain values, plus the method's state; written atomically."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        write_checkpoint(filename, plain({
+            "network_weights": self.bare_network.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": self.__class__.__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            "nnmiss": {"method": self.method, "stage": self.stage.name, "state": self.method_state(),
+                       "progress": self.progress.state(), "modalities": self.modalities},
+        }))
+
+    def load_checkpoint(self, filename_or_checkpoint) -> None:
+        """Continues from a checkpoint of this stage. Raises NnmissError for one of another method or stage."""
+        if not self.was_initialized:
+            self.initialize()
+        checkpoint = self.start_from(filename_or_checkpoint)
+        ours = checkpoint["nnmiss"]
+        if ours["stage"] != self.stage.name:
+            raise NnmissError(f"{filename_or_checkpoint} is of stage {ours['stage']}, expected {self.stage.name}")
+        self.my_init_kwargs = checkpoint["init_args"]
+        self.current_epoch = checkpoint["current_epoch"]
+        self.logger.load_checkpoint(checkpoint["logging"])
+        # nnU-Net saves the latest checkpoint before it notes a new best; the log has both
+        self._best_ema = max(checkpoint["logging"]["ema_fg_dice"], default=checkpoint["_best_ema"])
+        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
+        self.progress.load(ours["progress"])
+
+    def start_from(self, filename: str) -> dict:
+        """Takes network, optimiser and method state of a checkpoint, as the next stage does. Returns the checkpoint."""
+        checkpoint = read_checkpoint(filename) if isinstance(filename, str) else filename
+        method = checkpoint.get("nnmiss", {}).get("method")
+        if method != self.method:
+            raise NnmissError(f"checkpoint {filename} was trained by {method or checkpoint.get('trainer_name')}, "
+                              f"expected {self.method}: name its own method, or use -pretrained_weights")
+        self.bare_network.load_state_dict(checkpoint["network_weights"])
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        for group in self.optimizer.param_groups:  # the stage before may have had another
+            group["weight_decay"] = self.weight_decay
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+        self.load_method_state(checkpoint["nnmiss"]["state"])
+        self.progress.tables = checkpoint["nnmiss"]["progress"]["tables"]
+        return checkpoint
+
+    def take_pretrained(self, filename: str) -> None:
+        """Takes every tensor of a checkpoint that fits the network by name and shape, but the segmentation heads.
+
+        Raises NnmissError when the file is refused or nothing fits.
+        """
+        weights, own = read_checkpoint(filename)["network_weights"], self.bare_network.state_dict()
+        fitting = {name: value for name, value in weights.items()
+                   if ".seg_layers." not in name and name in own and own[name].shape == value.shape}
+        if not fitting:
+            raise NnmissError(f"{filename}: no tensor fits this network by name and shape")
+        self.bare_network.load_state_dict({**own, **fitting})
+        print(f"pretrained weights: {len(fitting)} of {len(own)} tensors taken from {filename}")
