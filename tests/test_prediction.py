@@ -259,7 +259,7 @@ def test_a_channel_beyond_the_data_set_is_named(images, capsys):
     (["--modalities", "t1c"], "Did you mean t1ce"),
     (["--subsets", "flair+pet"], "modality 'pet' is not in this data set"),
     (["-f", "7"], "fold_7"),
-    (["-chk", "checkpoint_none.pth"], "checkpoint_none.pth not found"),
+    (["-chk", "checkpoint_none.pth"], "no fold with checkpoint_none.pth"),
     (["-m", "metakt"], "Did you mean metakd"),
     (["-p", "nnMissPlans"], "no trained model"),
     (["-i", "/no/such/folder"], "input folder"),
