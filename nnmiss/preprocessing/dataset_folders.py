@@ -85,6 +85,9 @@ def load_dataset_json(raw_dataset_folder: str | Path) -> dict:
     content = read_json(path, "dataset.json")
     if not isinstance(content, dict):
         raise NnmissError(f"{path} must hold a JSON object with the keys {', '.join(REQUIRED_KEYS)}")
+    if "task" in content and "modalities" in content:
+        raise NnmissError(f"{path} describes a classification data set ({content['task']}), which this version of nnmiss "
+                          "does not handle yet")
     missing = [k for k in REQUIRED_KEYS if k not in content and not (k == "channel_names" and "modality" in content)]
     if missing:
         raise NnmissError(f"{path} lacks {', '.join(missing)}: see nnU-Net's documentation/dataset_format.md")
