@@ -241,10 +241,10 @@ def test_terminating_a_training_leaves_nothing_half_written(tiny):
     process = subprocess.Popen([sys.executable, "-m", "nnmiss.cli.train", *arguments], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "epoch 3/" in line:
-            process.send_signal(signal.SIGTERM)
             break
-    process.stdout.read()
-    assert process.wait() == 130
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 130
     files = [file.name for file in fold_folder(tiny).rglob("*") if file.is_file()]
     assert not [name for name in files if name.startswith(".")]
     assert read_checkpoint(fold_folder(tiny) / "stage_warmup" / "checkpoint_latest.pth")["current_epoch"] >= 3

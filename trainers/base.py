@@ -215,7 +215,7 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
             seconds = value["epoch_end_timestamps"] - value["epoch_start_timestamps"]
             print(f"{self.stage.name} epoch {epoch + 1}/{self.num_epochs}: loss {value['train_losses']:.4f}, "
                   f"validation {value['val_losses']:.4f}, pseudo Dice {dice}{self.status()}, lr {value['lrs']:.5f}, "
-                  f"{seconds:.1f} s")
+                  f"{seconds:.1f} s", flush=True)  # a log file shows every epoch as it ends
 
     def perform_actual_validation(self, save_probabilities: bool = False):
         """Predicts every reported subset of the fold's validation cases and evaluates them (`validation/`)."""
