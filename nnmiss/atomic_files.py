@@ -67,6 +67,6 @@ def writable_folder(path: str | os.PathLike) -> Path:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise NnmissError(f"cannot write to folder {path} ({error.strerror}): choose another with the output flag "
+        raise NnmissError(f"cannot write to folder {path} ({error.strerror}): choose another folder "
                           "or mend its permissions") from None
     return path

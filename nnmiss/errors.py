@@ -42,7 +42,7 @@ def command(main: Callable[[], int | None]) -> Callable[[], None]:
             print(f"error: {error}", file=sys.stderr)
             code = 1
         except KeyboardInterrupt:
-            print("\ninterrupted: what was already finished is kept; run the same command again to go on", file=sys.stderr)
+            print("\ninterrupted: no half-written file is left; run the same command again", file=sys.stderr)
             code = 130
         except PermissionError as error:
             print(f"error: no permission for {error.filename}: choose a folder you may write to", file=sys.stderr)

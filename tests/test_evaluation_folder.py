@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
 from nnmiss.cli import evaluate as command
 from nnmiss.errors import NnmissError
@@ -212,7 +213,7 @@ def spoil(folders, what):
         shifted = AFFINE.copy()
         shifted[0, 3] = 1.0
         save(ball(), path, shifted)
-        return "affine differs"
+        return "affines differ"
     elif what == "unknown label":
         save(np.where(ball() == 3, 4, ball()).astype(np.uint8), path)
         return "unknown labels [4]"
@@ -249,6 +250,38 @@ def test_bad_ground_truth_and_absent_ground_truth_are_named(folders, monkeypatch
 def test_float_and_tiny_affine_differences_are_accepted(folders):
     save(ball().astype(np.float32), folders / "pred" / "t2" / "a.nii.gz", AFFINE + 1e-6)
     assert not evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out").attrs["errors"]
+
+
+def without_codes(image):
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    return image
+
+
+def with_another_sform(image):
+    image.set_qform(image.affine, 1)
+    moved = image.affine.copy()
+    moved[:3, 3] += 17
+    image.set_sform(moved, 4)
+    return image
+
+
+def moved_a_little(image):
+    moved = image.affine.copy()
+    moved[0, 3] += 0.05 * abs(moved[0, 0])
+    return nib.Nifti1Image(np.asanyarray(image.dataobj), moved)
+
+
+@pytest.mark.parametrize("header", [without_codes, with_another_sform, moved_a_little])
+def test_headers_that_can_be_trained_on_can_be_evaluated(folders, header):
+    """Predictions are written by SimpleITK with the geometry it read from the case; nibabel may read another."""
+    for truth in (folders / "gt").glob("*.nii.gz"):
+        nib.save(header(nib.load(truth)), folders / truth.name)
+        (folders / truth.name).replace(truth)
+        for prediction in (folders / "pred").rglob(truth.name):
+            image = sitk.GetImageFromArray(np.asanyarray(nib.load(prediction).dataobj).T)
+            image.CopyInformation(sitk.ReadImage(truth))
+            sitk.WriteImage(image, prediction)
+    assert evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out").attrs["errors"] == []
 
 
 def test_folders_that_are_no_subsets(folders, tmp_path):

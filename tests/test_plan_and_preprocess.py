@@ -137,6 +137,15 @@ BAD_DATA = {
     "one channel": (lambda f: spoil_json(f, channel_names={"0": "flair"}), ["at least two modalities"]),
     "modality of no case": (lambda f: spoil_json(f, channel_names=dict(zip("0123", [*CHANNELS, "t1ce"]))),
                             ["no training case has modality t1ce"]),
+    "dangling link": (lambda f: [(f / "imagesTr" / "c1_0001.nii.gz").unlink(),
+                                 (f / "imagesTr" / "c1_0001.nii.gz").symlink_to(f / "gone")],
+                      ["case c1", "c1_0001.nii.gz", "No such file"]),
+    "folder as file": (lambda f: [(f / "imagesTr" / "c1_0001.nii.gz").unlink(),
+                                  (f / "imagesTr" / "c1_0001.nii.gz").mkdir()],
+                       ["case c1", "c1_0001.nii.gz", "directory"]),
+    "name that nnU-Net uses": (lambda f: [p.rename(p.parent / p.name.replace("c1", "c0_seg")) for p in f.rglob("c1*.nii.gz")],
+                               ["case c0_seg", "may not end in _seg"]),
+    "classification": (lambda f: spoil_json(f, task="multiclass", modalities={}), ["classification data set"]),
     "no images folder": (lambda f: shutil.rmtree(f / "imagesTr"), ["imagesTr not found"]),
 }
 

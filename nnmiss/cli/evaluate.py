@@ -9,6 +9,7 @@ from nnmiss.atomic_files import read_json
 from nnmiss.errors import NnmissError, command
 from nnmiss.evaluation.conventions import CHOICES, Conventions
 from nnmiss.evaluation.evaluate import evaluate_folder
+from nnmiss.preprocessing.dataset_folders import find_dataset_name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,12 +72,8 @@ def dataset_json_of(dataset: str | None, pred_folder: str | Path) -> dict:
             raise NnmissError(f"{path} not found: name the data set with -d")
         return read_json(path, "dataset.json")
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-    try:
-        name = str(maybe_convert_to_dataset_name(dataset))
-    except (RuntimeError, ValueError) as error:
-        raise NnmissError(str(error)) from None
+    name = find_dataset_name(dataset)
     folders = [Path(root.get()) / name for root in (nnUNet_raw, nnUNet_preprocessed) if root.is_set()]
     for folder in folders:
         if (folder / "dataset.json").is_file():

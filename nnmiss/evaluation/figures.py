@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nnmiss.atomic_files import replacing
-from nnmiss.availability import Present, all_subsets, subset_name
+from nnmiss.availability import Present, all_subsets, reported_subsets, subset_name
 from nnmiss.evaluation.results import row_means
 from nnmiss.evaluation.tables import ordered_regions
 
@@ -89,7 +89,8 @@ def dice_by_count(methods: dict[str, pd.DataFrame], modalities: list[str], title
 def boxplots(results: pd.DataFrame, modalities: list[str], titles: dict[str, str], name: str) -> Figure:
     """Dice (%) of all cases: a panel per region, a box per subset (line: median), circles below say which."""
     dice = results[results["metric"] == "dice"]
-    subsets = _subsets(dice["subset"], modalities)
+    drawn = set(reported_subsets(len(modalities)))  # beyond five modalities hundreds of boxes could not be told apart
+    subsets = [s for s in _subsets(dice["subset"], modalities) if s in drawn] or _subsets(dice["subset"], modalities)
     heights = [2.0] * len(titles) + [0.22 * len(modalities) + 0.1]
     figure = Figure(figsize=(min(max(0.42 * len(subsets) + 1.4, 5), 40), sum(heights) + 0.6), layout="constrained")
     *panels, dots = figure.subplots(len(titles) + 1, 1, sharex=True, height_ratios=heights)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -10,9 +9,9 @@ import numpy as np
 
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.hausdorff import spatial_axes
+from nnmiss.preprocessing.voxel_grid import VoxelGrid, grid_difference, itk_grid, voxel_grid
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
-LARGEST_SHIFT = 0.01  # voxels that two affines may move a corner apart: rounding of other writers, no real displacement
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class LabelMap:
     """Voxel size per axis of `labels`."""
     file_shape: tuple[int, ...]
     """Shape as in the file."""
-    affine: np.ndarray | None
-    """(4, 4) voxel to world in mm, of the file's own axes; None where the format has none."""
+    grid: VoxelGrid | None
+    """Where its voxels lie, as nnU-Net's reader understands the header; None where the format does not say."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,9 @@ def read_label_map(path: str | Path, dataset_json: dict) -> LabelMap:
     path = Path(path)
     try:
         if path.name.endswith(NIFTI_ENDINGS):
-            array, spacing, affine = _read_nifti(path)
+            array, spacing, grid = _read_nifti(path, dataset_json)
         else:
-            array, spacing, affine = _read_with_nnunet(path, dataset_json)
+            array, spacing, grid = _read_with_nnunet(path, dataset_json)
     except NnmissError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
@@ -81,18 +80,34 @@ def read_label_map(path: str | Path, dataset_json: dict) -> LabelMap:
                           "make it again") from None
     axes = spatial_axes(array.shape)
     labels = _as_integers(array, path).reshape([array.shape[i] for i in axes])
-    return LabelMap(labels, tuple(float(spacing[i]) for i in axes), tuple(array.shape), affine)
+    return LabelMap(labels, tuple(float(spacing[i]) for i in axes), tuple(array.shape), grid)
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
-    """Array and spacing with axes reversed (nibabel's arrays are in Fortran order: this copies nothing), and affine."""
+def _read_nifti(path: Path, dataset_json: dict) -> tuple[np.ndarray, tuple[float, ...], VoxelGrid]:
+    """Array with axes reversed (nibabel's arrays are in Fortran order: this copies nothing), its spacing, and grid."""
     image = nib.load(path)
     array = np.asanyarray(image.dataobj)
     if array.ndim > 3:
         if array.size != int(np.prod(array.shape[:3])):
             raise NnmissError(f"segmentation {path} has shape {array.shape}, expected at most three axes")
         array = array.reshape(array.shape[:3], order="F")
-    return array.T, tuple(image.header.get_zooms()[:array.ndim])[::-1], image.affine
+    grid = _nifti_grid(path, image, array.T.shape, dataset_json)
+    return array.T, tuple(image.header.get_zooms()[:array.ndim])[::-1], grid
+
+
+def _nifti_grid(path: Path, image: nib.Nifti1Image, shape: tuple[int, ...], dataset_json: dict) -> VoxelGrid:
+    """The grid by the header fields that the data set's reader goes by; they may disagree (qform and sform).
+
+    SimpleITK prefers other fields than nibabel, and wrote the predictions. Where it refuses a header, nnU-Net reads with
+    nibabel.
+    """
+    if "Nibabel" not in str(dataset_json.get("overwrite_image_reader_writer")):
+        try:
+            return itk_grid(str(path))
+        except RuntimeError:
+            pass
+    full = (1,) * (3 - len(shape)) + tuple(shape)
+    return voxel_grid({"nibabel_stuff": {"original_affine": image.affine}}, full)
 
 
 def _read_with_nnunet(path: Path, dataset_json: dict) -> tuple[np.ndarray, tuple[float, ...], None]:
@@ -117,17 +132,18 @@ def _as_integers(array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def check_same_geometry(gt: LabelMap, pred: LabelMap) -> None:
-    """Raises NnmissError saying what differs: shape, spacing, or a corner displaced by over 1 % of a voxel."""
+    """Raises NnmissError saying what differs: shape, spacing, or a corner displaced by over a tenth of a voxel.
+
+    The tolerance is preprocessing's, so that what could be trained on can be evaluated.
+    """
     if gt.file_shape != pred.file_shape:
-        shapes = [m.file_shape if m.affine is None else m.file_shape[::-1] for m in (pred, gt)]
+        shapes = [m.file_shape if m.grid is None else m.file_shape[::-1] for m in (pred, gt)]
         raise NnmissError(f"shape {shapes[0]} differs from the ground truth's {shapes[1]}")
-    if gt.affine is None or pred.affine is None:
+    if gt.grid is None or pred.grid is None:
         if not np.allclose(gt.spacing_mm, pred.spacing_mm, rtol=1e-3):
             raise NnmissError(f"spacing {pred.spacing_mm} differs from the ground truth's {gt.spacing_mm}")
         return
-    extent = (gt.file_shape[::-1] + (1, 1, 1))[:3]
-    corners = np.array([(*c, 1) for c in product(*((0, n - 1) for n in extent))])  # (8, 4) voxels
-    shift = np.linalg.norm((corners @ (pred.affine - gt.affine).T)[:, :3], axis=1).max()
-    if not shift <= LARGEST_SHIFT * min(gt.spacing_mm):
-        raise NnmissError(f"affine differs from the ground truth's: corners lie up to {shift:.3g} mm apart. Write the "
-                          "prediction with the header of the case's own image")
+    difference = grid_difference(gt.grid, pred.grid)
+    if difference:
+        raise NnmissError(f"it does not lie where the ground truth lies ({difference}). Write the prediction with the "
+                          "header of the case's own image")

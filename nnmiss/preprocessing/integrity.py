@@ -1,7 +1,6 @@
 """The cheap checks of a raw data set: names, channels, labels and headers, every problem named before work starts."""
 from __future__ import annotations
 
-import SimpleITK as sitk
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
@@ -9,7 +8,7 @@ from nnmiss.availability import modality_names
 from nnmiss.errors import NnmissError
 from nnmiss.preprocessing.raw_dataset import RawCase
 from nnmiss.preprocessing.read_case import check_channels, reason_of
-from nnmiss.preprocessing.voxel_grid import VoxelGrid, grid_difference, voxel_grid
+from nnmiss.preprocessing.voxel_grid import grid_difference, itk_grid
 from nnmiss.preprocessing.whole_file import why_not_whole
 
 PROBLEMS_SHOWN = 50
@@ -26,6 +25,8 @@ def find_problems(cases: list[RawCase], dataset_json: dict) -> list[str]:
         problems.append(f'dataset.json says "numTraining": {dataset_json["numTraining"]}, but there are {len(cases)} '
                         "training cases: correct dataset.json, or find the missing or surplus files")
     for case in cases:
+        if case.name.endswith("_seg"):
+            problems.append(f"case {case.name}: names may not end in _seg, which nnU-Net uses itself: rename it")
         try:
             check_channels(case, modalities)
         except NnmissError as error:
@@ -44,13 +45,16 @@ def find_header_problems(case: RawCase, reader_class: type[BaseReaderWriter]) ->
     files = [*case.files.values(), *([case.label] if case.label else [])]
     problems, grids = [], {}
     for file in files:
-        reason = why_not_whole(file)
+        try:
+            reason = why_not_whole(file)
+        except OSError as error:  # a dangling link, a folder, no permission
+            reason = error.strerror
         if reason is not None:
             problems.append(f"case {case.name}: {file} cannot be read ({reason}): restore or remove it")
             continue
         if reader_class is SimpleITKIO:
             try:
-                grids[file] = _itk_grid(file)
+                grids[file] = itk_grid(file)
             except RuntimeError as error:
                 problems.append(f"case {case.name}: {file} cannot be read ({reason_of(error)}): restore or remove it")
     first = next(iter(grids), None)
@@ -59,15 +63,6 @@ def find_header_problems(case: RawCase, reader_class: type[BaseReaderWriter]) ->
         if difference:
             problems.append(f"case {case.name}: {first} and {file} do not share a voxel grid ({difference})")
     return problems
-
-
-def _itk_grid(file: str) -> VoxelGrid:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    properties = {"spacing": reader.GetSpacing(), "origin": reader.GetOrigin(), "direction": reader.GetDirection()}
-    shape = reader.GetSize()[::-1]
-    return voxel_grid({"sitk_stuff": properties}, shape if len(shape) > 2 else (1, *shape))
 
 
 def raise_problems(problems: list[str], dataset_name: str) -> None:

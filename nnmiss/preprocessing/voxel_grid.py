@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import SimpleITK as sitk
 
 TOLERANCE_VOXELS = 0.1  # of the smallest spacing: far above rounding in headers, far below a visible shift
 
@@ -43,13 +44,28 @@ def voxel_grid(properties: dict, shape: tuple[int, ...]) -> VoxelGrid:
     return VoxelGrid(tuple(shape), np.diag(spacing[::-1]), np.zeros(len(spacing)))
 
 
+def itk_grid(file: str) -> VoxelGrid:
+    """The grid of a file as SimpleITK, nnU-Net's reader for medical images, understands its header; reads no voxels.
+
+    Raises RuntimeError when SimpleITK cannot read the header, or the image has more than three axes.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    shape = reader.GetSize()[::-1]
+    if len(shape) > 3:
+        raise RuntimeError(f"it has {len(shape)} axes, expected three: one file per channel")
+    properties = {"spacing": reader.GetSpacing(), "origin": reader.GetOrigin(), "direction": reader.GetDirection()}
+    return voxel_grid({"sitk_stuff": properties}, shape if len(shape) > 2 else (1, *shape))
+
+
 def grid_difference(first: VoxelGrid, second: VoxelGrid) -> str | None:
     """None when two images share a grid (to a tenth of a voxel at every corner), else what differs, in words."""
     if first.shape != second.shape:
         return f"shapes differ: {_numbers(first.shape)} against {_numbers(second.shape)} voxels"
     if len(first.origin_mm) != len(second.origin_mm):
         return f"one is {len(first.origin_mm)}D, the other {len(second.origin_mm)}D"
-    apart = float(np.abs(first.corners_mm() - second.corners_mm()).max())
+    apart = float(np.linalg.norm(first.corners_mm() - second.corners_mm(), axis=1).max())
     if apart <= TOLERANCE_VOXELS * min(first.spacing_mm):
         return None
     parts = [f"voxels lie up to {apart:.4g} mm apart"]
