@@ -45,10 +45,7 @@ def find_header_problems(case: RawCase, reader_class: type[BaseReaderWriter]) ->
     files = [*case.files.values(), *([case.label] if case.label else [])]
     problems, grids = [], {}
     for file in files:
-        try:
-            reason = why_not_whole(file)
-        except OSError as error:  # a dangling link, a folder, no permission
-            reason = error.strerror
+        reason = why_not_whole(file)
         if reason is not None:
             problems.append(f"case {case.name}: {file} cannot be read ({reason}): restore or remove it")
             continue

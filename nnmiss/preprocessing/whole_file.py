@@ -20,8 +20,11 @@ def why_not_whole(path: str, thorough: bool = False) -> str | None:
     if not path.endswith((".nii", ".nii.gz")):
         return None
     compressed = path.endswith(".gz")
-    if compressed and not _is_gzip(path):
-        return None  # the reader judges
+    try:
+        if not _is_gzip(path) and compressed:
+            return None  # the reader judges
+    except OSError as error:  # a dangling link, a folder, no permission
+        return error.strerror
     try:
         image = nibabel.load(path)
         needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
