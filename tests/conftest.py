@@ -1,4 +1,4 @@
-"""Makes the helper modules of this folder importable, and keeps torch to one thread per test process."""
+"""Makes the modules of this folder that tests share importable, and keeps torch to one thread per test process."""
 from __future__ import annotations
 
 import os
