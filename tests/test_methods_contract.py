@@ -119,6 +119,11 @@ def test_a_checkpoint_of_another_method_is_refused(trainer_of, tmp_path):
         trainer_of("metakd").load_checkpoint(str(tmp_path / "c.pth"))
 
 
+def test_the_plans_micro_batch_is_for_the_network_it_was_planned_for(trainer_of):
+    assert trainer_of("metakd", micro_batch=1).micro_batch == 1
+    assert trainer_of("modality_dropout", micro_batch=1).micro_batch == 2  # stock's network fits with the whole batch
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch(trainer_of):
     steps = []
     for micro_batch in (1, 2):

@@ -67,7 +67,9 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         self.total_epochs = run.get("total_epochs", self.num_epochs)
         if settings.get("batch_size"):
             self.configuration_manager.configuration["batch_size"] = settings["batch_size"]
-        self.micro_batch = network_block(self.configuration_manager).get("micro_batch", 0)
+        block = network_block(self.configuration_manager)  # its memory saving is for networks that have its settings
+        planned = block.get("micro_batch", 0) if "micro_batch" in self.network_settings else 0
+        self.micro_batch = settings.get("micro_batch") or planned
         if self.micro_batch < 1 or self.is_ddp:  # ranks must take equally many backward passes
             self.micro_batch = self.configuration_manager.batch_size
         self.fold_folder = self.output_folder

@@ -15,7 +15,6 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
 
     method = "modality_dropout"
     stages = (Stage("train"),)
-    network_settings = {"micro_batch": 0}
 
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,
