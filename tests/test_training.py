@@ -181,6 +181,12 @@ def test_a_stage_has_its_own_optimiser_settings(tiny):
     assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
 
 
+def test_curves_over_both_stages_keep_every_row_when_their_epochs_differ_in_length(tiny):
+    run("--no_val", "--set", "warmup.num_iterations_per_epoch=6", "missing.num_iterations_per_epoch=1", epochs=2)
+    rows = pd.read_csv(fold_folder(tiny) / "importance_weights.csv")["iteration"].tolist()
+    assert rows == list(range(7))  # six of the warm-up, then one
+
+
 def test_folds_of_one_model_must_be_trained_alike(tiny):
     run("--no_val", epochs=2)
     with pytest.raises(NnmissError, match=r"settings\.\w+\.alpha: 0\.1, now 0\.3"):

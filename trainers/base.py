@@ -36,8 +36,9 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
     the next stage is a new instance that starts from the last one's checkpoint (nnmiss.trainers.run).
 
     What a run needs beyond nnU-Net's arguments travels in `plans["nnmiss_run"]` (removed before anything is saved):
-    "stage" (name), "settings" (attribute -> value), "seed", "missing" (path of a table or None), "first_epoch" and
-    "total_epochs" (for schedules over all stages). Without it, as under nnUNetv2_train, the last stage runs with defaults.
+    "stage" (name), "settings" (attribute -> value), "seed", "missing" (path of a table or None), "first_epoch",
+    "first_iteration" and "total_epochs" (for what runs over all stages). Without it, as under nnUNetv2_train, the last
+    stage runs with defaults.
     """
 
     method: str = ""
@@ -63,7 +64,7 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         for name, value in settings.items():
             if name not in self.network_settings:
                 setattr(self, name, value)
-        self.first_epoch = run.get("first_epoch", 0)
+        self.first_epoch, self.first_iteration = run.get("first_epoch", 0), run.get("first_iteration", 0)
         self.total_epochs = run.get("total_epochs", self.num_epochs)
         if settings.get("batch_size"):
             self.configuration_manager.configuration["batch_size"] = settings["batch_size"]

@@ -140,7 +140,7 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
 
     def log_importance(self, bottleneck: torch.Tensor, index: torch.Tensor) -> None:
         """Fig. 4 (w), Fig. 5 (generated against true features) and what reveals collapse, over iterations."""
-        iteration = self.first_epoch * self.num_iterations_per_epoch + self.iteration
+        iteration = self.first_iteration + self.iteration
         self.progress.add_row("importance_weights", self.modalities, iteration, self.importance().tolist())
         collapse, generated = collapse_statistics(bottleneck, index), generation_statistics(bottleneck, index)
         nan = (float("nan"), float("nan"))

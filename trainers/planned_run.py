@@ -149,11 +149,13 @@ class Run:
         """A trainer for one stage of this run."""
         names = [s.name for s in self.trainer_class.stages]
         epochs = [self.settings[name]["num_epochs"] for name in names]
+        iterations = [self.settings[name]["num_epochs"] * self.settings[name]["num_iterations_per_epoch"] for name in names]
         plans = json.loads(json.dumps(self.plans))  # nnU-Net changes what it is given
         plans["continue_training"] = False
         plans["nnmiss_run"] = {
             "stage": stage, "settings": self.settings[stage], "seed": self.arguments.seed,
             "missing": self.missing_path, "first_epoch": sum(epochs[: names.index(stage)]), "total_epochs": sum(epochs),
+            "first_iteration": sum(iterations[: names.index(stage)]),
         }
         trainer = self.trainer_class(plans=plans, configuration=self.arguments.configuration, fold=self.arguments.fold,
                                      dataset_json=dict(self.dataset_json), device=torch.device(self.arguments.device))

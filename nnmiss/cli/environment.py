@@ -1,11 +1,11 @@
-"""What commands share: nnU-Net's folders, data set names, devices, and folds."""
+"""What commands share: devices and folds."""
 from __future__ import annotations
 
 import os
 
 import torch
 
-from nnmiss.errors import NnmissError, nearest_names
+from nnmiss.errors import NnmissError
 
 
 def choose_device(name: str | None) -> str:
@@ -32,10 +32,3 @@ def parse_fold(text: str) -> int | str:
     if not text.isdigit():
         raise NnmissError(f"fold must be a number such as 0, or 'all', got {text!r}")
     return int(text)
-
-
-def known_name(kind: str, name: str, known: list[str]) -> str:
-    """`name` if it is known. Raises NnmissError with the nearest names."""
-    if name not in known:
-        raise NnmissError(f"{kind} {name!r} is unknown. {nearest_names(name, known)}")
-    return name

@@ -1,12 +1,9 @@
 """Evaluates cases, one job each, in this process or in a pool of spawned ones."""
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -17,6 +14,7 @@ from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.label_maps import check_same_geometry, read_label_map, regions_of
 from nnmiss.evaluation.predictions import Prediction
 from nnmiss.evaluation.scoring import Reference
+from nnmiss.interrupts import interrupts_ignored
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def evaluate_cases(jobs: list[Job], dataset_json: dict, conventions: Conventions
         return
     pool = ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=get_context("spawn"))
     try:
-        with _started_without_interrupts():
+        with interrupts_ignored():  # workers start here and keep ignoring it
             futures = [pool.submit(work, job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
@@ -81,16 +79,3 @@ def evaluate_cases(jobs: list[Job], dataset_json: dict, conventions: Conventions
                           "with fewer processes (-np)") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _started_without_interrupts() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C, which reaches them too: only this process answers it, with one message."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no change of handlers
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -85,14 +85,17 @@ class MissingModalityNetwork(nn.Module):
         Args:
             x: (T, M, *spatial) float, T images (tiles or their mirrored versions).
             presents: (S, M) bool with no empty row.
-            batch: how many (image, subset) pairs are decoded at once; bounds the memory, does not change results.
+            batch: how many images are encoded, or (image, subset) pairs decoded, at once; bounds the memory
+                and does not change results.
 
         Returns:
             (T, S, K, *spatial) float32.
         """
         needed = presents.any(0)  # (M,)
         shown = needed.expand(len(x), -1)  # (T, M)
-        features = self.encode(x[shown][:, None], shown.nonzero()[:, 1])  # (T*A, C_l, ...)
+        images, modality = x[shown][:, None], shown.nonzero()[:, 1]  # (T*A, 1, *spatial), (T*A,)
+        parts = [self.encode(*part) for part in zip(images.split(batch), modality.split(batch))]
+        features = [torch.cat(scale) for scale in zip(*parts)]  # (T*A, C_l, ...)
         index = item_index(shown)[:, None].expand(-1, len(presents), -1)  # (T, S, M)
         index = torch.where(presents, index, -1).flatten(0, 1)  # (T*S, M)
         logits = [self.decode(self.fuse(features, part)).float() for part in index.split(batch)]

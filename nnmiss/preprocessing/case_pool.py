@@ -4,18 +4,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
 from nnmiss.errors import NnmissError
+from nnmiss.interrupts import interrupts_ignored
 
 
 @dataclass
@@ -74,7 +73,7 @@ def _run_in_pool(function: Callable, arguments: dict[str, tuple], num_processes:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_processes, mp_context=context, initializer=_ignore_interrupt)
     try:
-        with _interrupts_ignored():  # workers start here and inherit it; until then Ctrl-C would print their traces
+        with interrupts_ignored():  # workers start here and inherit it; until then Ctrl-C would print their traces
             futures = {pool.submit(function, *args): case for case, args in arguments.items()}
         for future in as_completed(futures):
             _collect(collected, futures[future], future.result, verbose)
@@ -88,18 +87,6 @@ def _run_in_pool(function: Callable, arguments: dict[str, tuple], num_processes:
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _ignore_interrupt() -> None:
