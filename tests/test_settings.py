@@ -56,7 +56,7 @@ def test_assignments_need_an_equals_sign():
 @pytest.mark.parametrize("method", METHODS)
 def test_presets_name_only_known_settings(method):
     trainer = method_class(method)
-    stages = tuple(stage.name for stage in trainer.stages)
+    stages = tuple(stage.name for stage in trainer.stages_of(["a", "b"], trainer.known_settings()))
     for preset in trainer.presets:
         assert resolve_settings(trainer.known_settings(), trainer.presets, preset, {}, stages)
     assert "paper" in trainer.presets
@@ -79,6 +79,7 @@ def test_what_is_given_for_a_stage_comes_off_the_total():
     assert stage_epochs(460, {"a": 80, "b": 35}, {}) == {"a": 320, "b": 140}
     assert stage_epochs(10, {"a": 80, "b": 35}, {"a": 4}) == {"a": 4, "b": 6}
     assert stage_epochs(10, {"a": 1, "b": 1}, {"a": 2, "b": 3}) == {"a": 2, "b": 3}
+    assert stage_epochs(0, {"a": 80, "b": 35}, {"a": 4}) == {"a": 4, "b": 35}  # as published
     with pytest.raises(NnmissError, match="leaves 0 epoch"):
         stage_epochs(5, {"a": 1, "b": 1}, {"a": 5})
 

@@ -272,7 +272,7 @@ def test_terminating_a_training_leaves_nothing_half_written(tiny):
     (["801", "metakd", "0", "--set", "p=3"], "p=3 is not one of: 1, 2"),
     (["801", "metakd", "0", "--set", "alpha=nan"], "alpha=nan is out of range"),
     (["801", "metakd", "0", "--set", "meta_interval=0"], "meta_interval=0 is out of range"),
-    (["801", "metakd", "0", "--set", "warmup.fusion=mean"], "all stages share one network"),
+    (["801", "metakd", "0", "--set", "warmup.fusion=mean"], "all stages share it"),
     (["801", "metakd", "0", "--tag", "a/b"], "letters, digits"),
     (["801", "metakd", "0", "-num_gpus", "2"], "-num_gpus 2 needs"),
 ])

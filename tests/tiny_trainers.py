@@ -10,6 +10,7 @@ from tiny_networks import tiny_configuration
 
 from nnmiss.seeding import torch_generator
 from nnmiss.trainers import method_class
+from nnmiss.trainers.settings import common_settings
 
 CASES = ["case_0", "case_1", "case_2"]
 LABELS = {
@@ -32,16 +33,17 @@ def make_trainer(root: Path, monkeypatch, method: str, m: int = 4, dim: int = 3,
     (folder / "availability.json").write_text(json.dumps({"modalities": modalities, "cases": rows}))
     configuration = deepcopy(tiny_configuration(dim).configuration)
     configuration.update(data_identifier="data", batch_dice=False, spacing=[1.0] * dim)
+    trainer_class = method_class(method)
     configuration.setdefault("nnmiss", {}).update(
-        {k: settings.pop(k) for k in ("fusion", "imputation", "micro_batch") if k in settings})
+        {k: settings.pop(k) for k in {"micro_batch", *trainer_class.network_settings} if k in settings})
     plans = {"dataset_name": "Dataset900_None", "plans_name": "P", "configurations": {"c": configuration},
              "label_manager": "LabelManager", "continue_training": False}
     dataset_json = {"channel_names": {str(i): name for i, name in enumerate(modalities)}, "file_ending": ".nii.gz",
                     **deepcopy(LABELS[labels])}
-    trainer_class = method_class(method)
-    known = trainer_class.known_settings()
-    plans["nnmiss_run"] = {"stage": stage or trainer_class.stages[-1].name, "settings": {**known, **settings}, "seed": 3,
-                           "first_epoch": 0, "total_epochs": 10}
+    values = {**common_settings(trainer_class.known_settings(), trainer_class.presets, "paper", {}), **settings}
+    stages = trainer_class.stages_of(modalities, values)
+    plans["nnmiss_run"] = {"stage": stage or stages[-1].name, "settings": values, "seed": 3, "first_epoch": 0,
+                           "total_epochs": 10}
     trainer = trainer_class(plans, "c", 0, dataset_json, torch.device("cpu"))
     trainer.initialize()
     return trainer

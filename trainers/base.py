@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from os.path import join
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,15 +19,13 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from nnmiss.availability import (
-    modality_names,
-)
+from nnmiss.availability import modality_names
 from nnmiss.errors import NnmissError
 
 from .checkpointing import Checkpointing
 from .final_validation import validate_all_subsets
 from .progress import Progress, ProgressLogger
-from .settings import COMMON, resolve_settings
+from .settings import COMMON, common_settings
 from .stages import Stage, find_stage
 from .training_data import TrainingData
 
@@ -42,9 +43,10 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
     """
 
     method: str = ""
-    stages: tuple[Stage, ...] = (Stage("train"),)
+    stages: tuple[Stage, ...] = (Stage("train"),)  # unless they depend on the data: then `stages_of`
     hyperparameters: dict[str, object] = {}  # the method's own settings with their defaults; become attributes
     network_settings: dict[str, object] = {}  # settings the network is built from; stored in the plans
+    run_settings: dict[str, object] = {}  # further settings that all stages share, such as which stages there are
     presets: dict[str, dict[str, object]] = {"paper": {}}
     limits: dict[str, tuple[float, float]] = {}  # smallest and largest value of the method's numbers
     choices: dict[str, tuple] = {}  # what its other settings may be
@@ -56,14 +58,17 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         with redirect_stdout(io.StringIO()):  # stock prints the device for every instance; a run has one per stage
             super().__init__(plans, configuration, fold, dataset_json, device)
         self.modalities = modality_names(dataset_json)
-        self.stage = self.stages[find_stage(self.stages, run.get("stage", self.stages[-1].name))]
         self.seed = run.get("seed", 0)
         self.missing_table = run.get("missing")
-        settings = run.get("settings") or resolve_settings(
-            self.known_settings(), self.presets, "paper", {}, (self.stage.name,))[self.stage.name]
+        settings = run.get("settings") or common_settings(self.known_settings(), self.presets, "paper", {})
+        self.stages = self.stages_of(self.modalities, settings)
+        self.stage = self.stages[find_stage(self.stages, run.get("stage", self.stages[-1].name))]
         for name, value in settings.items():
             if name not in self.network_settings:
                 setattr(self, name, value)
+        self.num_epochs = self.num_epochs or self.stage.epochs
+        # nnU-Net asks the instance for the network to train, the predictor asks the class: the two may differ
+        self.build_network_architecture = self.stage_network
         self.first_epoch, self.first_iteration = run.get("first_epoch", 0), run.get("first_iteration", 0)
         self.total_epochs = run.get("total_epochs", self.num_epochs)
         if settings.get("batch_size"):
@@ -84,19 +89,29 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
 
     # ---- what a method writes -----------------------------------------------------------------------------------
 
-    def losses(self, network: nn.Module, x: Tensor, target: list[Tensor] | Tensor, present: Tensor) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, x: Tensor, target: list[Tensor] | Tensor, present: Tensor,
+               **drawn: Tensor) -> dict[str, Tensor]:
         """The method's training objective.
 
         Args:
-            network: called once, so that distributed training sees every gradient.
+            network: what `stage_network` built; called once, so that distributed training sees every gradient.
             x: (B, M, *patch) float; absent modalities hold anything.
             target: segmentation targets as nnU-Net's loss takes them, one per deep supervision output.
             present: (B, M) bool, what the network may be shown.
+            drawn: what else `draw` gave, a row per sample.
 
         Returns:
             {"loss": scalar with gradient, and named parts to log}.
         """
         raise NotImplementedError
+
+    def draw(self, available: Tensor) -> dict[str, Tensor]:
+        """Everything random of an iteration, for `losses`: name -> (B, ...), replayable from seed, stage and iteration.
+
+        Args:
+            available: (B, M) bool, what the cases of the batch have.
+        """
+        return {"present": self.draw_present(available)}
 
     def before_iteration(self) -> None:
         """Called before every training iteration, when `self.iteration` is its number in this stage."""
@@ -104,7 +119,51 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
     @classmethod
     def known_settings(cls) -> dict[str, object]:
         """Everything `--set` may change, with defaults."""
-        return {**COMMON, **cls.hyperparameters, **cls.network_settings}
+        return {**COMMON, **cls.hyperparameters, **cls.run_settings, **cls.network_settings}
+
+    # ---- stages: what a method with several different ones writes -------------------------------------------------
+
+    @classmethod
+    def stages_of(cls, modalities: list[str], settings: dict[str, object]) -> tuple[Stage, ...]:
+        """The stages for these modalities and settings, in order; `settings` are those all stages share."""
+        return cls.stages
+
+    @classmethod
+    def prepare(cls, block: dict, modalities: list[str], preprocessed_folder: Path) -> list[str]:
+        """Called once per run before anything is trained; may change the run's "nnmiss" block and write beside the plans.
+
+        Returns notes for the user.
+        """
+        return []
+
+    def stage_network(self, plans_manager, configuration_manager, num_input_channels, num_output_channels,
+                      enable_deep_supervision=True) -> nn.Module:
+        """What this stage trains. Default: the network of inference, which `build_network_architecture` builds."""
+        return type(self).build_network_architecture(plans_manager, configuration_manager, num_input_channels,
+                                                     num_output_channels, enable_deep_supervision)
+
+    @property
+    def inference_network(self) -> nn.Module:
+        """The part of what is trained that is validated and stored as "network_weights"; called with (x, present)."""
+        return self.bare_network
+
+    @property
+    def segments(self) -> bool:
+        """Whether this stage has a segmentation to validate; else only its loss is."""
+        return True
+
+    def begin_stage(self, checkpoint_of: Callable[[str], dict]) -> None:
+        """Called when a stage starts, not when it resumes. Default: goes on from the stage before.
+
+        Args:
+            checkpoint_of: name of an earlier stage -> its final checkpoint; raises NnmissError when it has none.
+        """
+        position = self.stages.index(self.stage)
+        if position:
+            self.take_over(checkpoint_of(self.stages[position - 1].name))
+
+    def recall(self, checkpoint_of: Callable[[str], dict]) -> None:
+        """Called when a stage starts or resumes: takes from finished stages what is only read, such as a teacher."""
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -121,7 +180,7 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
     def train_step(self, batch: dict) -> dict:
         self.before_iteration()
         x, target = self.to_device(batch)
-        present = self.draw_present(self.available_of(batch["keys"]))
+        drawn = self.draw(self.available_of(batch["keys"]))
         self.optimizer.zero_grad(set_to_none=True)
         logged: dict[str, float] = {}
         for start in range(0, len(x), self.micro_batch):
@@ -129,7 +188,7 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
             share = len(x[part]) / len(x)
             some = [t[part] for t in target] if isinstance(target, list) else target[part]
             with self.autocast():
-                losses = self.losses(self.network, x[part], some, present[part])
+                losses = self.losses(self.network, x[part], some, **{name: rows[part] for name, rows in drawn.items()})
             self.backward(losses["loss"] * share)
             for name, value in losses.items():
                 logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
@@ -190,6 +249,8 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         self.progress.add(self.current_epoch, means)
 
     def validation_step(self, batch: dict) -> dict:
+        if not self.segments:
+            return self.validate_loss(batch)
         available = self.available_of(batch["keys"], self.files)
         wanted = torch.tensor(self.validation_subset(batch.get("number", 0)), device=self.device)
         present = available & wanted
@@ -197,10 +258,25 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         with self.showing(present):
             return super().validation_step(batch)
 
+    def validate_loss(self, batch: dict) -> dict:
+        """The stage's own loss on a validation batch, in the form of nnU-Net's validation step, without overlaps."""
+        self.iteration = -1 - batch.get("number", 0)  # what is drawn differs from training and between batches
+        x, target = self.to_device(batch)
+        with self.autocast():
+            loss = self.losses(self.bare_network, x, target, **self.draw(self.available_of(batch["keys"], self.files)))
+        nothing = np.full(len(self.label_manager.foreground_regions if self.label_manager.has_regions
+                              else self.label_manager.foreground_labels), np.nan)
+        return {"loss": loss["loss"].cpu().numpy(), "tp_hard": nothing, "fp_hard": nothing, "fn_hard": nothing}
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # of stages that do not segment
+            super().on_validation_epoch_end(val_outputs)
+
     @contextmanager
     def showing(self, present: Tensor):
         """While open, nnU-Net's `self.network(data)` shows only `present` (B, M)."""
-        network, self.network = self.network, partial(self.network, present=present)
+        network, self.network = self.network, partial(self.inference_network, present=present)
         try:
             yield
         finally:
@@ -214,10 +290,11 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
             value = {name: self.logger.get_value(name, epoch) for name in
                      ("train_losses", "val_losses", "dice_per_class_or_region", "lrs", "epoch_start_timestamps",
                       "epoch_end_timestamps")}
-            dice = " ".join(f"{d:.3f}" for d in value["dice_per_class_or_region"])
+            dice = ", pseudo Dice " + " ".join(f"{d:.3f}" for d in value["dice_per_class_or_region"])
             seconds = value["epoch_end_timestamps"] - value["epoch_start_timestamps"]
             print(f"{self.stage.name} epoch {epoch + 1}/{self.num_epochs}: loss {value['train_losses']:.4f}, "
-                  f"validation {value['val_losses']:.4f}, pseudo Dice {dice}{self.status()}, lr {value['lrs']:.5f}, "
+                  f"validation {value['val_losses']:.4f}{dice if self.segments else ''}{self.status()}, "
+                  f"lr {value['lrs']:.5f}, "
                   f"{seconds:.1f} s", flush=True)  # a log file shows every epoch as it ends
 
     def perform_actual_validation(self, save_probabilities: bool = False):
@@ -225,6 +302,12 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         validate_all_subsets(self, save_probabilities)
 
     # ---- what nnU-Net does otherwise ----------------------------------------------------------------------------
+
+    def set_deep_supervision_enabled(self, enabled: bool):
+        """Switches every decoder of the network; nnU-Net's own knows one."""
+        for module in self.bare_network.modules():
+            if hasattr(module, "deep_supervision"):
+                module.deep_supervision = enabled
 
     def _do_i_compile(self):
         """Off: a varying number of packed modalities recompiles at every new count."""

@@ -22,7 +22,7 @@ class Checkpointing(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             return
         write_checkpoint(filename, plain({
-            "network_weights": self.bare_network.state_dict(),
+            "network_weights": self.inference_network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
             "logging": self.logger.get_checkpoint(),
@@ -39,10 +39,18 @@ class Checkpointing(nnUNetTrainer):
         """Continues from a checkpoint of this stage. Raises NnmissError for one of another method or stage."""
         if not self.was_initialized:
             self.initialize()
-        checkpoint = self.start_from(filename_or_checkpoint)
+        checkpoint = read_checkpoint(filename_or_checkpoint) if isinstance(filename_or_checkpoint, str) \
+            else filename_or_checkpoint
+        method = checkpoint.get("nnmiss", {}).get("method")
+        if method != self.method:
+            raise NnmissError(f"checkpoint {filename_or_checkpoint} was trained by "
+                              f"{method or checkpoint.get('trainer_name')}, expected {self.method}: name its own method, "
+                              "or use -pretrained_weights")
+        if checkpoint["nnmiss"]["stage"] != self.stage.name:
+            raise NnmissError(f"{filename_or_checkpoint} is of stage {checkpoint['nnmiss']['stage']}, expected "
+                              f"{self.stage.name}")
+        self.take_over(checkpoint)
         ours = checkpoint["nnmiss"]
-        if ours["stage"] != self.stage.name:
-            raise NnmissError(f"{filename_or_checkpoint} is of stage {ours['stage']}, expected {self.stage.name}")
         self.my_init_kwargs = checkpoint["init_args"]
         self.current_epoch = checkpoint["current_epoch"]
         self.logger.load_checkpoint(checkpoint["logging"])
@@ -51,14 +59,9 @@ class Checkpointing(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.progress.load(ours["progress"])
 
-    def start_from(self, filename: str) -> dict:
-        """Takes network, optimiser and method state of a checkpoint, as the next stage does. Returns the checkpoint."""
-        checkpoint = read_checkpoint(filename) if isinstance(filename, str) else filename
-        method = checkpoint.get("nnmiss", {}).get("method")
-        if method != self.method:
-            raise NnmissError(f"checkpoint {filename} was trained by {method or checkpoint.get('trainer_name')}, "
-                              f"expected {self.method}: name its own method, or use -pretrained_weights")
-        self.bare_network.load_state_dict(checkpoint["network_weights"])
+    def take_over(self, checkpoint: dict) -> None:
+        """Takes network, optimiser, method state and curves of a checkpoint, so that training goes on from it."""
+        self.inference_network.load_state_dict(checkpoint["network_weights"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         for group in self.optimizer.param_groups:  # the stage before may have had another
             group["weight_decay"] = self.weight_decay
@@ -66,17 +69,16 @@ class Checkpointing(nnUNetTrainer):
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
         self.load_method_state(checkpoint["nnmiss"]["state"])
         self.progress.tables = checkpoint["nnmiss"]["progress"]["tables"]
-        return checkpoint
 
     def take_pretrained(self, filename: str) -> None:
         """Takes every tensor of a checkpoint that fits the network by name and shape, but the segmentation heads.
 
         Raises NnmissError when the file is refused or nothing fits.
         """
-        weights, own = read_checkpoint(filename)["network_weights"], self.bare_network.state_dict()
+        weights, own = read_checkpoint(filename)["network_weights"], self.inference_network.state_dict()
         fitting = {name: value for name, value in weights.items()
                    if ".seg_layers." not in name and name in own and own[name].shape == value.shape}
         if not fitting:
             raise NnmissError(f"{filename}: no tensor fits this network by name and shape")
-        self.bare_network.load_state_dict({**own, **fitting})
+        self.inference_network.load_state_dict({**own, **fitting})
         print(f"pretrained weights: {len(fitting)} of {len(own)} tensors taken from {filename}")

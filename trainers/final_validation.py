@@ -26,7 +26,7 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
     trainer.set_deep_supervision_enabled(False)
     predictor = MissingModalityPredictor(tile_step_size=0.5, use_gaussian=True, use_mirroring=trainer.validation_mirroring,
                                          device=trainer.device, allow_tqdm=False)
-    predictor.manual_initialization(trainer.bare_network, trainer.plans_manager, trainer.configuration_manager, None,
+    predictor.manual_initialization(trainer.inference_network, trainer.plans_manager, trainer.configuration_manager, None,
                                     trainer.dataset_json, type(trainer).__name__,
                                     trainer.inference_allowed_mirroring_axes)
     folder = Path(trainer.output_folder) / "validation"

@@ -32,8 +32,8 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
     """Shared encoder, generated features for missing modalities (Eq. 2), bi-level training (Eq. 4, Algorithm 1)."""
 
     method = "metakd"
-    # The official code trains 80,000 iterations with every modality, then 35,000 with modality dropout.
-    stages = (Stage("warmup", share=80, drop_modalities=False), Stage("missing", share=35))
+    # 115,000 iterations (section 8); the official code's are 80,000 with every modality, then 35,000 with dropout.
+    stages = (Stage("warmup", epochs=320, drop_modalities=False), Stage("missing", epochs=140))
     hyperparameters = {
         "schedule": "cosine",  # section 8; the official code: poly
         "alpha": 0.1,  # weight of distillation, Eq. 4, section 8
@@ -55,9 +55,8 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
     network_settings = {"fusion": "concat", "imputation": "all", "width_factor": 1.0, "activation_checkpointing": False,
                         "micro_batch": 0}
     presets = {
-        # 115,000 iterations (section 8) of nnU-Net's 250 per epoch.
-        "paper": {"num_epochs": 460},
-        "official": {"num_epochs": 460, "schedule": "poly", "weight_decay": 0.0, "imputation": "bottleneck",
+        "paper": {},
+        "official": {"schedule": "poly", "weight_decay": 0.0, "imputation": "bottleneck",
                      "meta_weight_decay": 5e-4, "meta_steps": 20, "meta_batch_size": 1, "missing.meta_interval": 500},
     }
 

@@ -1,8 +1,10 @@
 """The baseline every method must beat: stock nnU-Net's network and training, with channels dropped at random."""
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from nnmiss.availability import Present, parse_subset
 from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.early_fusion_unet import EarlyFusionUNet
 
@@ -11,10 +13,32 @@ from .stages import Stage
 
 
 class nnMissTrainerModalityDropout(MissingModalityTrainer):
-    """nnU-Net's loss, optimiser and schedule; absent and dropped channels are zeros (after augmentation)."""
+    """nnU-Net's loss, optimiser and schedule; absent and dropped channels are zeros (after augmentation).
+
+    With its settings also the bounds that methods are measured against: `dropout=false train_on=complete` is stock
+    nnU-Net on complete cases, which knows no zeros (lower bound); `subset=flair+t1` is a network of its own for one subset,
+    trained and validated on the cases that have it (upper bound).
+    """
 
     method = "modality_dropout"
-    stages = (Stage("train"),)
+    stages = (Stage("train", epochs=1000),)
+    hyperparameters = {
+        "dropout": True,  # False: every modality that a case has is always shown
+        "train_on": "all",  # or "complete": only cases that have every modality
+    }
+    run_settings = {"subset": ""}  # modality names joined by +: only these are ever shown, to cases that have them all
+    choices = {"train_on": ("all", "complete")}
+
+    @classmethod
+    def stages_of(cls, modalities, settings):
+        if settings["subset"]:
+            parse_subset(settings["subset"], modalities)  # refuses unknown names before anything is written
+        return cls.stages
+
+    @property
+    def shown(self) -> Present | None:
+        """The one subset of a dedicated network; None for all others."""
+        return parse_subset(self.subset, self.modalities) if self.subset else None
 
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,
@@ -23,7 +47,30 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
         unet = build_unet(configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision)
         return EarlyFusionUNet(unet, num_input_channels)
 
+    def training_cases(self, cases: list[str]) -> list[str]:
+        """The cases that have what `subset` or `train_on` ask for; without either all of them."""
+        if self.train_on == "complete":
+            cases = [case for case in cases if all(self.available[case])]
+        return cases if self.shown is None else [case for case in cases if has(self.available[case], self.shown)]
+
+    def draw_present(self, available: Tensor) -> Tensor:
+        """A random subset of what a case has, all of it without `dropout`, or always `subset`."""
+        if self.shown is not None:
+            return available & torch.tensor(self.shown, device=available.device)
+        return super().draw_present(available) if self.dropout else available
+
+    def validation_subset(self, number: int) -> Present:
+        return super().validation_subset(number) if self.shown is None else self.shown
+
+    def reported_subsets(self) -> list[Present]:
+        return super().reported_subsets() if self.shown is None else [self.shown]
+
     def losses(self, network, x, target, present):
         """nnU-Net's task loss of a random subset."""
         task = self.loss(network(x, present), target)
         return {"loss": task}
+
+
+def has(available: Present, subset: Present) -> bool:
+    """Whether a case has every modality of a subset."""
+    return all(a or not s for a, s in zip(available, subset))

@@ -5,6 +5,7 @@ import json
 import platform
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from nnmiss import __version__
 from nnmiss.atomic_files import read_json, write_json
 from nnmiss.availability import apply_missing_table, modality_names, read_availability, read_missing_table
 from nnmiss.errors import NnmissError
+from nnmiss.inference.checkpoints import read_checkpoint
 
 from . import method_class
 from .run_record import case_notes, differences, digest, sha256
-from .settings import resolve_settings, stage_epochs
+from .settings import common_settings, resolve_settings, stage_epochs
 from .splits import fold_cases, load_or_make_splits
 from .stages import find_stage
 
@@ -71,20 +73,27 @@ class Run:
         self.dataset_json = read_json(self.preprocessed / "dataset.json", "preprocessed dataset.json",
                                       ("channel_names", "labels", "file_ending"))
         self.plans = self._plans()
-        names = tuple(stage.name for stage in self.trainer_class.stages)
-        if arguments.stage is not None:
-            find_stage(self.trainer_class.stages, arguments.stage)
+        self.modalities = modality_names(self.dataset_json)
         for key in arguments.assignments:
-            if "." in key and key.rpartition(".")[2] in self.trainer_class.network_settings:
-                raise NnmissError(f"--set {key}: all stages share one network, so set {key.rpartition('.')[2]} without a "
-                                  "stage")
-        self.settings = resolve_settings(self._known_settings(), self.trainer_class.presets, arguments.preset,
-                                         arguments.assignments, names, self.trainer_class.limits,
-                                         self.trainer_class.choices)
-        self._share_epochs(names)
+            if "." in key and key.rpartition(".")[2] in {**self.trainer_class.network_settings,
+                                                         **self.trainer_class.run_settings}:
+                raise NnmissError(f"--set {key}: all stages share it, so set {key.rpartition('.')[2]} without a stage")
+        asked = (self._known_settings(), self.trainer_class.presets, arguments.preset, arguments.assignments)
+        allowed = (self.trainer_class.limits, self.trainer_class.choices)
+        self.stages = self.trainer_class.stages_of(self.modalities, common_settings(*asked, *allowed))
+        if arguments.stage is not None:
+            find_stage(self.stages, arguments.stage)
+        self.settings = resolve_settings(*asked, self.stage_names, *allowed)
+        self._share_epochs()
         self._write_network_settings()
         self.model_folder, self.fold_folder = run_folders(arguments)
         self._check_cases()
+        self.notes = self.trainer_class.prepare(self.block, self.modalities, self.preprocessed)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages of this run in order."""
+        return tuple(stage.name for stage in self.stages)
 
     def _plans(self) -> dict:
         arguments = self.arguments
@@ -124,30 +133,29 @@ class Run:
         folder = self.preprocessed / self.configuration["data_identifier"]
         if not folder.is_dir():
             raise NnmissError(f"{folder} is not there: run nnmiss_plan_and_preprocess -c {self.arguments.configuration}")
-        modalities = modality_names(self.dataset_json)
-        available = read_availability(self.preprocessed, modalities)
+        available = read_availability(self.preprocessed, self.modalities)
         if self.missing_path:
-            apply_missing_table(available, read_missing_table(self.missing_path, modalities))
+            apply_missing_table(available, read_missing_table(self.missing_path, self.modalities))
         cases = sorted(available)
         fold_cases(load_or_make_splits(self.preprocessed, cases), self.arguments.fold, cases)
 
-    def _share_epochs(self, names: tuple[str, ...]) -> None:
+    def _share_epochs(self) -> None:
         """Shares `num_epochs` among the stages; what was given for a stage comes off the total."""
         layers = {**self.trainer_class.presets[self.arguments.preset], **self.arguments.assignments}
         total = int(layers.get("num_epochs", self.trainer_class.known_settings()["num_epochs"]))
-        given = {name: self.settings[name]["num_epochs"] for name in names if f"{name}.num_epochs" in layers}
-        shares = {stage.name: stage.share for stage in self.trainer_class.stages}
-        for name, epochs in stage_epochs(total, shares, given).items():
+        given = {name: self.settings[name]["num_epochs"] for name in self.stage_names if f"{name}.num_epochs" in layers}
+        published = {stage.name: stage.epochs for stage in self.stages}
+        for name, epochs in stage_epochs(total, published, given).items():
             self.settings[name]["num_epochs"] = epochs
 
     def _write_network_settings(self) -> None:
         """What the network is built from goes into this run's plans, where prediction finds it."""
-        last = self.settings[self.trainer_class.stages[-1].name]
+        last = self.settings[self.stage_names[-1]]
         self.block.update({key: last[key] for key in self.trainer_class.network_settings})
 
     def make_trainer(self, stage: str):
         """A trainer for one stage of this run."""
-        names = [s.name for s in self.trainer_class.stages]
+        names = self.stage_names
         epochs = [self.settings[name]["num_epochs"] for name in names]
         iterations = [self.settings[name]["num_epochs"] * self.settings[name]["num_iterations_per_epoch"] for name in names]
         plans = json.loads(json.dumps(self.plans))  # nnU-Net changes what it is given
@@ -176,7 +184,7 @@ class Run:
 
     def stage_folder(self, stage: str) -> Path:
         """Where a stage's checkpoints are: stage_<name>, the last stage's in the fold folder itself."""
-        last = stage == self.trainer_class.stages[-1].name
+        last = stage == self.stage_names[-1]
         return self.fold_folder if last else self.fold_folder / f"stage_{stage}"
 
     def is_finished(self, stage: str) -> bool:
@@ -193,9 +201,7 @@ class Run:
 
     def stages_to_run(self) -> list[str]:
         """Unfinished stages in order; with `--stage` only that one."""
-        names = [s.name for s in self.trainer_class.stages]
-        if self.arguments.stage is not None:
-            names = [self.arguments.stage]
+        names = self.stage_names if self.arguments.stage is None else (self.arguments.stage,)
         return [name for name in names if not self.is_finished(name)]
 
     def record(self) -> dict:
@@ -225,8 +231,7 @@ class Run:
         Raises NnmissError naming what differs, when this fold or another fold of the model was trained otherwise.
         """
         record = self.record()
-        names = [stage.name for stage in self.trainer_class.stages]
-        free = tuple(f"settings.{name}.{key}:" for name in names for key in FREE_SETTINGS)
+        free = tuple(f"settings.{name}.{key}:" for name in self.stage_names for key in FREE_SETTINGS)
         for file in sorted(self.model_folder.glob("fold_*/run.json")):
             earlier, same_fold = read_json(file, "run record", ("settings",)), file.parent == self.fold_folder
             apart = {"assignments"} if same_fold else {"assignments", "fold", "seed", "pretrained_weights"}
@@ -243,24 +248,28 @@ class Run:
         """Trains one stage from where it stopped, from the stage before, or from the start; notes unless `quiet`."""
         trainer = self.make_trainer(stage)
         trainer.initialize()
-        names = [s.name for s in self.trainer_class.stages]
-        before = names[names.index(stage) - 1] if names.index(stage) else None
+        checkpoint_of = partial(self.final_checkpoint, stage)
         latest = self.stage_folder(stage) / "checkpoint_latest.pth"
         notes = self._write_record(trainer)
-        for note in () if quiet else notes:
+        for note in () if quiet else [*self.notes, *notes]:
             print(f"note: {note}")
         if latest.is_file():
             trainer.load_checkpoint(str(latest))
             print(f"stage {stage}: resuming after epoch {trainer.current_epoch} of {trainer.num_epochs}")
-        elif before is not None:
-            if not self.is_finished(before):
-                raise NnmissError(f"stage {stage} starts from stage {before}, which is not finished: run it first")
-            trainer.start_from(str(self.stage_folder(before) / "checkpoint_final.pth"))
-        elif self.arguments.pretrained_weights:
-            trainer.take_pretrained(self.arguments.pretrained_weights)
+        else:
+            trainer.begin_stage(checkpoint_of)
+            if self.arguments.pretrained_weights and stage == self.stage_names[0]:
+                trainer.take_pretrained(self.arguments.pretrained_weights)
+        trainer.recall(checkpoint_of)
         trainer.run_training()
         if trainer.is_ddp:
             dist.barrier()  # rank 0 writes the final checkpoint that all ranks look for next
+
+    def final_checkpoint(self, wanted_by: str, stage: str) -> dict:
+        """The final checkpoint of a stage that another needs. Raises NnmissError when it is not finished."""
+        if not self.is_finished(stage):
+            raise NnmissError(f"stage {wanted_by} starts from stage {stage}, which is not finished: run it first")
+        return read_checkpoint(self.stage_folder(stage) / "checkpoint_final.pth")
 
     def _write_record(self, trainer) -> list[str]:
         """Writes run.json before anything is trained. Returns notes about the cases."""

@@ -33,7 +33,7 @@ def train(arguments: RunArguments, only_validate: bool = False, validate_best: b
     run = Run(arguments)
     run.check_against_earlier()
     writable_folder(run.fold_folder)
-    last = run.trainer_class.stages[-1].name
+    last = run.stage_names[-1]
     if only_validate and not run.is_finished(last):
         raise NnmissError(f"--val needs a finished training, but {run.fold_folder} has no checkpoint_final.pth")
     for position, stage in enumerate(run.stages_to_run() if not only_validate else ()):

@@ -7,7 +7,7 @@ from nnmiss.errors import NnmissError, nearest_names
 
 # What nnU-Net's trainer keeps as attributes, with nnU-Net's own values (nnUNetTrainer.__init__), and ours.
 COMMON: dict[str, Any] = {
-    "num_epochs": 1000,
+    "num_epochs": 0,  # 0: each stage as long as published
     "num_iterations_per_epoch": 250,
     "num_val_iterations_per_epoch": 50,
     "initial_lr": 1e-2,
@@ -21,7 +21,7 @@ COMMON: dict[str, Any] = {
 
 # Setting -> (smallest, largest) allowed value; those of methods stand in their `limits`.
 LIMITS: dict[str, tuple[float, float]] = {
-    "num_epochs": (1, 10**7),
+    "num_epochs": (0, 10**7),
     "num_iterations_per_epoch": (1, 10**7),
     "num_val_iterations_per_epoch": (1, 10**7),
     "initial_lr": (1e-12, 1e3),
@@ -100,16 +100,30 @@ def resolve_settings(known: dict[str, Any], presets: dict[str, dict[str, Any]], 
     return resolved
 
 
-def stage_epochs(total: int, shares: dict[str, float], given: dict[str, int]) -> dict[str, int]:
+def common_settings(known: dict[str, Any], presets: dict[str, dict[str, Any]], preset: str, assignments: dict[str, Any],
+                    limits: dict[str, tuple[float, float]] | None = None,
+                    choices: dict[str, tuple] | None = None) -> dict[str, Any]:
+    """The settings as all stages share them, before it is known which stages there are; see `resolve_settings`."""
+    shared = {name: {k: v for k, v in layer.items() if "." not in k} for name, layer in presets.items()}
+    own = {key: value for key, value in assignments.items() if "." not in key}
+    return resolve_settings(known, shared, preset, own, ("all",), limits, choices)["all"]
+
+
+def stage_epochs(total: int, published: dict[str, int], given: dict[str, int]) -> dict[str, int]:
     """Epochs of every stage: those `given`, and what is left of `total` shared among the others, each at least one.
+
+    Args:
+        total: 0 trains the stages that are not `given` as long as published.
+        published: stage -> its epochs in the paper, in whose proportion `total` is shared.
+        given: stage -> epochs the user set for it.
 
     Raises NnmissError when `total` leaves no epoch for a stage.
     """
-    rest = {stage: share for stage, share in shares.items() if stage not in given}
-    if not rest:
-        return {stage: given[stage] for stage in shares}
+    rest = {stage: epochs for stage, epochs in published.items() if stage not in given}
+    if not rest or not total:
+        return {stage: given.get(stage) or published[stage] for stage in published}
     left = dict(zip(rest, split_epochs(total - sum(given.values()), tuple(rest.values()))))
-    return {stage: given.get(stage, left.get(stage)) for stage in shares}
+    return {stage: given.get(stage, left.get(stage)) for stage in published}
 
 
 def split_epochs(total: int, shares: tuple[float, ...]) -> list[int]:

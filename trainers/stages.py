@@ -15,12 +15,13 @@ class Stage:
 
     Attributes:
         name: folder and `--stage` name.
-        share: its part of `num_epochs`, in proportion to the other stages'.
+        epochs: as published, counted in nnU-Net's epochs of 250 iterations. `--set num_epochs=N` shares N among the
+            stages in proportion to these.
         drop_modalities: whether the network is shown a random subset of what a case has, or all of it.
     """
 
     name: str
-    share: float = 1.0
+    epochs: int = 1000
     drop_modalities: bool = True
 
 
@@ -35,6 +36,7 @@ def find_stage(stages: tuple[Stage, ...], name: str) -> int:
 SCHEDULES = {
     "poly": lambda progress: (1 - progress) ** 0.9,  # nnU-Net's and LCKD's
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),  # MetaKD section 8
+    "constant": lambda progress: 1.0,  # SimMLM's
 }
 
 
@@ -46,7 +48,7 @@ class StagedSchedule:
     Args:
         optimizer: whose parameter groups are set.
         initial_lr: rate at the start of the first stage.
-        name: "poly" or "cosine".
+        name: one of SCHEDULES.
         first_epoch: epochs of the stages before this one.
         total_epochs: epochs of all stages.
 

@@ -45,10 +45,19 @@ class TrainingData(nnUNetTrainer):
         cases = sorted(self.available)
         return fold_cases(load_or_make_splits(self.preprocessed_dataset_folder_base, cases), self.fold, cases)
 
+    def training_cases(self, cases: list[str]) -> list[str]:
+        """Which of `cases` this stage uses, to train on and for its pseudo Dice; `self.available` says what they have."""
+        return cases
+
     def get_tr_and_val_datasets(self):
         training, validation = self.do_split()
         self.check_preprocessed({*training, *validation})
         training, self.held_out = hold_out(training, self.available, self.num_held_out(), self.seed)
+        training = self.training_cases(training)
+        if not training:
+            raise NnmissError(f"stage {self.stage.name} of {self.method} has no training case in fold {self.fold}: none "
+                              "has the modalities it needs")
+        validation = self.training_cases(validation) or training
         self.print_to_log_file(f"training {training}, held out {self.held_out}, validation {validation}")
         return (self.dataset_class(self.preprocessed_dataset_folder, training),
                 self.dataset_class(self.preprocessed_dataset_folder, validation))

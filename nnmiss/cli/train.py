@@ -11,9 +11,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.multiprocessing.spawn import ProcessException
 
+from nnmiss.availability import modality_names
 from nnmiss.cli.environment import choose_device, parse_fold
 from nnmiss.errors import NnmissError, command
-from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
+from nnmiss.preprocessing.dataset_folders import find_dataset_name, load_dataset_json, require_folder
 from nnmiss.trainers import METHODS, method_class
 from nnmiss.trainers.run import Run, RunArguments, as_started, train
 from nnmiss.trainers.settings import parse_assignments
@@ -48,20 +49,26 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def print_settings(method: str) -> None:
-    """Lists what --set knows for a method, with the values of its presets."""
+def print_settings(method: str, dataset: str) -> None:
+    """Lists what --set knows for a method, with the values of its presets, and its stages on a data set."""
     trainer = method_class(method)
     for key, value in trainer.known_settings().items():
         presets = [f"{name}: {changed[key]!r}" for name, changed in trainer.presets.items() if key in changed]
         print(f"{key} = {value!r}" + (f"   ({', '.join(presets)})" if presets else ""))
-    print("stages (for stage.key=value):", ", ".join(stage.name for stage in trainer.stages))
+    try:
+        folder = require_folder("nnUNet_preprocessed") / find_dataset_name(dataset)
+        modalities = modality_names(load_dataset_json(folder))
+    except NnmissError:  # help is there before the data are
+        modalities = ["MODALITY"]
+    stages = trainer.stages_of(modalities, trainer.known_settings())
+    print("stages (for stage.key=value):", ", ".join(f"{stage.name} ({stage.epochs} epochs)" for stage in stages))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Runs the command with these arguments (default: the command line's). Returns the exit code."""
     args = parser().parse_args(arguments)
     if args.assignments == ["help"]:
-        print_settings(args.method)
+        print_settings(args.method, args.dataset)
         return 0
     for variable in ("nnUNet_preprocessed", "nnUNet_results"):
         require_folder(variable)

@@ -153,8 +153,7 @@ class MissingModalityPredictor(nnUNetPredictor):
 
     def _decode_at_once(self, patch) -> int:
         """How many images are encoded or decoded together: about six maps of the finest scale are alive for each."""
-        width = self.network.encoder.output_channels[0]
-        return how_many(int(np.prod(patch)) * width * 4 * 6, self.device, 0.25, 16)
+        return how_many(int(np.prod(patch)) * self.network.finest_width * 4 * 6, self.device, 0.25, 16)
 
     def _tile(self, tile: Tensor, presents: Tensor, batch: int) -> Tensor:
         """Logits of one tile, averaged over its mirrored versions: (S, K, *patch) float32."""

@@ -25,6 +25,11 @@ class MissingModalityNetwork(nn.Module):
         super().__init__()
         self.num_modalities = num_modalities
 
+    @property
+    def finest_width(self) -> int:
+        """Channels of the finest features, from which memory is estimated."""
+        return self.encoder.output_channels[0]
+
     def encode(self, images: Tensor, modality: Tensor) -> list[Tensor]:
         """Features of P single-modality images, finest first.
 
@@ -55,7 +60,7 @@ class MissingModalityNetwork(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, present: Tensor | None = None, importance: Tensor | None = None,
-                return_features: bool = False):
+                return_features: bool = False, fewer: Tensor | None = None):
         """Logits of a batch in which every sample may be shown another subset.
 
         One call holds everything that is trained, so that DistributedDataParallel sees every gradient.
@@ -65,9 +70,11 @@ class MissingModalityNetwork(nn.Module):
             present: (B, M) bool with no empty row; None shows everything, as stock nnU-Net does.
             importance: (M,) float or None, see `fuse`.
             return_features: also return the packed features of `encode`.
+            fewer: (B, M) bool, non-empty subsets of `present`: also return the logits under these, from the same
+                encoding.
 
         Returns:
-            The logits of `decode`; with `return_features` (logits, features).
+            The logits of `decode`; with `return_features` or `fewer` a tuple (logits, [logits under `fewer`], [features]).
         """
         if x.shape[1] != self.num_modalities:
             raise ValueError(f"the network was built for {self.num_modalities} modalities, got an image with {x.shape[1]}: "
@@ -76,8 +83,13 @@ class MissingModalityNetwork(nn.Module):
             present = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         modality = present.nonzero()[:, 1]  # (P,)
         features = self.encode(x[present][:, None], modality)  # (P, C_l, ...)
-        logits = self.decode(self.fuse(features, item_index(present), importance))  # (B, K, ...)
-        return (logits, features) if return_features else logits
+        index = item_index(present)  # (B, M)
+        logits = self.decode(self.fuse(features, index, importance))  # (B, K, ...)
+        more = []
+        if fewer is not None:
+            more.append(self.decode(self.fuse(features, torch.where(fewer, index, -1), importance)))  # (B, K, ...)
+        more += [features] if return_features else []
+        return (logits, *more) if more else logits
 
     def forward_subsets(self, x: Tensor, presents: Tensor, batch: int = 4) -> Tensor:
         """Logits of the same images under several subsets; each modality is encoded once.
