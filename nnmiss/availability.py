@@ -97,7 +97,7 @@ def read_missing_table(path: str | Path, modalities: list[str]) -> dict[str, Pre
         there = nearest_names(path.stem, tables) if tables else f"{path.parent} has no tables."
         raise NnmissError(f"missingness table {path} not found. {there}")
     try:
-        table = pd.read_csv(path, dtype=str)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
         raise NnmissError(f"missingness table {path} cannot be read as csv: {error}") from None
     if list(table.columns) != ["case", *modalities]:

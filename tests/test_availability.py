@@ -125,3 +125,9 @@ def test_bad_missingness_tables_are_named(tmp_path, rows, message):
 def test_a_table_that_takes_away_everything_a_case_has_is_refused():
     with pytest.raises(NnmissError, match="case_7"):
         apply_missing_table({"case_7": (True, False)}, {"case_7": (False, True)})
+
+
+def test_a_case_may_be_called_na(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("case,a,b\nNA,1,0\nnull,0,1\n")
+    assert read_missing_table(path, ["a", "b"]) == {"NA": (True, False), "null": (False, True)}
