@@ -16,7 +16,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line of nnmiss_evaluate."""
     p = argparse.ArgumentParser(prog="nnmiss_evaluate", description=(
         "Compares predictions with ground truth for every modality subset: Dice, HD95, sensitivity and specificity per "
-        "case and region; writes results.csv, summary.json, table.md, table.tex and figures."))
+        "case and region, and where probabilities were saved the expected calibration error; writes results.csv, "
+        "summary.json, table.md, table.tex and figures."))
     p.add_argument("-gt", required=True, metavar="FOLDER", help="folder of ground truth segmentations")
     p.add_argument("-pred", required=True, metavar="FOLDER",
                    help="output folder of nnmiss_predict: flat, or one folder per subset (flair+t1ce/CASE.nii.gz)")
@@ -32,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--empty", choices=CHOICES["empty"], default="brats",
                    help="empty regions: brats scores both empty Dice 1, HD95 0 and one empty Dice 0, HD95 = image "
                         "diagonal; nan leaves undefined values out (%(default)s)")
+    p.add_argument("--ece_bins", type=int, default=15, metavar="N",
+                   help="equal bins of the confidence, 0.5 to 1, for the expected calibration error of predictions that "
+                        "have probabilities (%(default)s)")
     p.add_argument("--include_average", action="store_true",
                    help="count the average row as a sample of the t-test, as MetaKD's Table 1 did")
     p.add_argument("-np", type=int, default=1, metavar="N", help="cases evaluated at once (%(default)s)")
@@ -46,13 +50,15 @@ def run(arguments: list[str] | None = None) -> int:
     output = Path(args.o or args.pred)
     results = evaluate_folder(
         args.gt, args.pred, dataset_json_of(args.d, args.pred), output,
-        Conventions(args.hd95, args.empty, args.hd95_unit), num_processes=args.np, compare=args.compare,
-        name=args.name, include_average=args.include_average)
+        Conventions(args.hd95, args.empty, args.hd95_unit, ece_bins=args.ece_bins), num_processes=args.np,
+        compare=args.compare, name=args.name, include_average=args.include_average)
     print(f"\nDice (%)\n{results.attrs['table']}\n")
     for note in results.attrs["notes"]:
         print(f"note: {note}")
     print(f"Tables: {output / 'table.md'} and {output / 'table.tex'}. All values: {output / 'results.csv'}. Means and "
           f"conventions: {output / 'summary.json'}. Figures: heatmap.png, dice_by_count.png, boxplots.png beside them.")
+    if "ece" in set(results["metric"]):
+        print(f"Calibration: {output / 'calibration.csv'} and {output / 'reliability.png'}")
     errors = results.attrs["errors"]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)

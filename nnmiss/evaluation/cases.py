@@ -9,7 +9,10 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
+
 from nnmiss.errors import NnmissError
+from nnmiss.evaluation.calibration import calibrate, expected_calibration_error
 from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.label_maps import check_same_geometry, read_label_map, regions_of
 from nnmiss.evaluation.predictions import Prediction
@@ -35,6 +38,10 @@ class CaseResult:
     """(case, subset, region, metric, value)."""
     one_empty: list[tuple[str, str, str]] = field(default_factory=list)
     """(case, subset, region) that is empty in exactly one of ground truth and prediction."""
+    calibration: list[tuple[str, str, np.ndarray]] = field(default_factory=list)
+    """(subset, region, `calibration.bin_sums`) of the predictions that have probabilities."""
+    apart: list[float] = field(default_factory=list)
+    """Of each of these predictions: which part of its foreground its probabilities do not have."""
     errors: list[str] = field(default_factory=list)
 
 
@@ -58,7 +65,23 @@ def evaluate_case(job: Job, dataset_json: dict, conventions: Conventions) -> Cas
         result.rows += [(job.case, prediction.subset, region, metric, value)
                         for region, metrics in scores.items() for metric, value in metrics.items()]
         result.one_empty += [(job.case, prediction.subset, region) for region in one_empty]
+        if prediction.probabilities.is_file():
+            _add_calibration(result, prediction, pred.labels, reference, dataset_json)
     return result
+
+
+def _add_calibration(result: CaseResult, prediction: Prediction, labels: np.ndarray, reference: Reference,
+                     dataset_json: dict) -> None:
+    """The other metrics of a prediction stand, even where its probabilities cannot be used."""
+    try:
+        sums, apart = calibrate(prediction, labels, reference, dataset_json)
+    except NnmissError as error:
+        result.errors.append(f"case {result.case}, subset {prediction.subset}, {prediction.probabilities}: {error}")
+        return
+    result.rows += [(result.case, prediction.subset, region, "ece", expected_calibration_error(of_region))
+                    for region, of_region in sums.items()]
+    result.calibration += [(prediction.subset, region, of_region) for region, of_region in sums.items()]
+    result.apart.append(apart)
 
 
 def evaluate_cases(jobs: list[Job], dataset_json: dict, conventions: Conventions,

@@ -5,9 +5,12 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER, PERCENT
 from nnmiss.evaluation.results import case_means, row_means
 from nnmiss.evaluation.statistics import case_level_test, holm, subset_row_test
 from nnmiss.evaluation.tables import ordered_regions, p_text
+
+METRIC_TITLES = {"dice": "Dice (%)", "hd95": "HD95", "ece": "ECE (%)"}
 
 
 def compare_methods(methods: dict[str, pd.DataFrame], regions: list[str], metrics: list[str],
@@ -28,7 +31,7 @@ def compare_methods(methods: dict[str, pd.DataFrame], regions: list[str], metric
             group = []
             for other in others:
                 row_pair, case_pair = (_aligned(means[ours], means[other], region) for means in (rows, cases))
-                row_test = subset_row_test(*row_pair, metric != "hd95", include_average)
+                row_test = subset_row_test(*row_pair, metric not in LOWER_IS_BETTER, include_average)
                 case_test = case_level_test(*case_pair, seed)
                 group.append({"metric": metric, "region": region, "ours": ours, "other": other,
                               "row_test": asdict(row_test), "case_test": asdict(case_test)})
@@ -39,14 +42,14 @@ def compare_methods(methods: dict[str, pd.DataFrame], regions: list[str], metric
 
 
 def comparison_markdown(entries: list[dict]) -> str:
-    """The tests over cases as a Markdown table; Dice in percentage points."""
+    """The tests over cases as a Markdown table; Dice and ECE in percentage points."""
     lines = ["| metric | region | against | cases | mean difference | 95 % interval | Wilcoxon p | Holm p |",
              "| --- | --- | --- | --: | --: | --: | --: | --: |"]
     titles = ordered_regions(list(dict.fromkeys(entry["region"] for entry in entries)))
     for entry in entries:
-        test, scale = entry["case_test"], 100 if entry["metric"] == "dice" else 1
+        test, scale = entry["case_test"], 100 if entry["metric"] in PERCENT else 1
         lines.append(
-            f"| {'Dice (%)' if entry['metric'] == 'dice' else 'HD95'} | {titles[entry['region']]} | {entry['other']} | "
+            f"| {METRIC_TITLES[entry['metric']]} | {titles[entry['region']]} | {entry['other']} | "
             f"{test['n']} | {scale * test['mean_difference']:+.2f} | {scale * test['ci_low']:+.2f} to "
             f"{scale * test['ci_high']:+.2f} | {p_text(test['p'])} | {p_text(test['p_holm'])} |")
     ours = entries[0]["ours"]

@@ -1,4 +1,4 @@
-"""Evaluates a folder of predictions: results.csv, summary.json, table.md, table.tex and figures."""
+"""Evaluates a folder of predictions: results.csv, summary.json, table.md, table.tex, figures and calibration."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from nnmiss.atomic_files import read_json, writable_folder, write_json, write_text
+from nnmiss.atomic_files import read_json, replacing, writable_folder, write_json, write_text
 from nnmiss.availability import modality_names
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation import figures, markup
+from nnmiss.evaluation.calibration import calibration_table, pool
 from nnmiss.evaluation.cases import CaseResult, Job, evaluate_cases
 from nnmiss.evaluation.comparison import compare_methods, comparison_markdown
 from nnmiss.evaluation.conventions import Conventions
@@ -22,6 +23,7 @@ from nnmiss.evaluation.results import (
     Method,
     check_comparable,
     common_results,
+    ece_results,
     read_method,
     write_results,
 )
@@ -58,9 +60,10 @@ def evaluate_folder(gt_folder: str | Path, pred_folder: str | Path, dataset_json
     modalities, regions = modality_names(dataset_json), regions_of(dataset_json)
     others = [read_method(specification, modalities) for specification in compare]
     name = name or Path(pred_folder).resolve().name
-    notes = check_comparable(name, list(regions.members), conventions, others)
-    output_folder = writable_folder(output_folder)
     found = find_predictions(pred_folder, modalities, dataset_json["file_ending"])
+    has_probabilities = any(prediction.probabilities.is_file() for prediction in found.predictions)
+    notes = check_comparable(name, list(regions.members), conventions, others, has_probabilities)
+    output_folder = writable_folder(output_folder)
     jobs = _jobs(Path(gt_folder), found, dataset_json["file_ending"])
     outcomes = list(tqdm(evaluate_cases(jobs, dataset_json, conventions, num_processes), total=len(jobs),
                          desc="evaluating", unit="case"))
@@ -70,15 +73,18 @@ def evaluate_folder(gt_folder: str | Path, pred_folder: str | Path, dataset_json
     results = _as_table(outcomes, modalities, list(regions.members), conventions)
     one_empty = [triple for outcome in outcomes for triple in outcome.one_empty]
     notes += found.notes + _incomplete_subsets(results) + _penalised(results, one_empty, conventions)
+    notes += _about_probabilities(results, outcomes)
     summary = summarise(results, one_empty, name, modalities, regions, conventions)
     # everything that can refuse comes before the first file, so that files of two evaluations never lie side by side
     methods, more_notes = common_results([Method(name, results, conventions), *others])
-    notes += more_notes
+    calibrated, ece_notes = ece_results(methods)
+    notes += more_notes + ece_notes
     write_results(results, output_folder / "results.csv")
     summary.update(notes=notes, errors=errors)
-    _write_tables(output_folder, methods, summary, conventions, include_average)
+    _write_tables(output_folder, methods, calibrated, summary, conventions, include_average)
     write_json(output_folder / "summary.json", without_nan(summary))
     figures.write_figures(output_folder, methods, modalities, list(regions.members))
+    _write_calibration(output_folder, outcomes, modalities, list(regions.members), name)
     own = build_table({name: results}, modalities, list(regions.members), "dice", conventions)
     results.attrs.update(errors=errors, notes=notes, table=markup.to_text(own))
     return results
@@ -140,15 +146,44 @@ def _penalised(results: pd.DataFrame, one_empty: list, conventions: Conventions)
             "is empty there; such values dominate a mean: summary.json has the medians and counts"]
 
 
-def _write_tables(folder: Path, methods: dict[str, pd.DataFrame], summary: dict[str, Any], conventions: Conventions,
-                  include_average: bool) -> None:
+def _about_probabilities(results: pd.DataFrame, outcomes: list[CaseResult]) -> list[str]:
+    """How many predictions have an ECE, if not all or none, and how many do not agree with their probabilities."""
+    counts = [len(part[["case", "subset"]].drop_duplicates()) for part in (results[results["metric"] == "ece"], results)]
+    notes = [f"ECE of {counts[0]} of {counts[1]} predictions: the others have no probabilities (CASE.npz)"]
+    notes = notes if 0 < counts[0] < counts[1] else []
+    apart = [part for outcome in outcomes for part in outcome.apart if part]
+    if apart:
+        notes.append(f"{len(apart)} predictions differ from their own probabilities, in up to {100 * max(apart):.2g} % of "
+                     "their foreground: they were processed later, or CASE.npz is of an earlier run; ECE is of CASE.npz")
+    return notes
+
+
+def _write_calibration(folder: Path, outcomes: list[CaseResult], modalities: list[str], regions: list[str],
+                       name: str) -> None:
+    """Writes calibration.csv and reliability.png; without probabilities removes those of an earlier evaluation."""
+    table, figure = folder / "calibration.csv", folder / "reliability.png"
+    by_case = sorted(outcomes, key=lambda o: o.case)  # sums of floats depend on the order
+    pooled = pool([part for outcome in by_case for part in outcome.calibration], subset_order(modalities), regions)
+    if not pooled:
+        table.unlink(missing_ok=True)
+        figure.unlink(missing_ok=True)
+        return
+    with replacing(table) as temporary:
+        calibration_table(pooled).to_csv(temporary, index=False, lineterminator="\n")
+    figures.save(figures.reliability(pooled, modalities, name), figure)
+
+
+def _write_tables(folder: Path, methods: dict[str, pd.DataFrame], with_ece: dict[str, pd.DataFrame],
+                  summary: dict[str, Any], conventions: Conventions, include_average: bool) -> None:
     """Writes table.md and table.tex and adds the comparison to `summary`."""
     regions, modalities = list(summary["regions"]), summary["modalities"]
-    metrics = [metric for metric in ("dice", "hd95") if metric in conventions.metrics]
-    tables = [build_table(methods, modalities, regions, m, conventions, include_average) for m in metrics]
+    shown = {metric: methods for metric in ("dice", "hd95") if metric in conventions.metrics}
+    shown.update({"ece": with_ece} if with_ece else {})
+    tables = [build_table(of, modalities, regions, m, conventions, include_average) for m, of in shown.items()]
     markdown = [markup.to_markdown(table) for table in tables]
     if len(methods) > 1:
-        summary["comparison"] = compare_methods(methods, regions, metrics, include_average)
+        summary["comparison"] = [entry for metric, of in shown.items()
+                                 for entry in compare_methods(of, regions, [metric], include_average)]
         markdown.append(comparison_markdown(summary["comparison"]))
     if summary["notes"]:
         markdown.append("Notes:\n\n" + "".join(f"- {note}\n" for note in summary["notes"]))

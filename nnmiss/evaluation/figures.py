@@ -1,4 +1,4 @@
-"""Figures of an evaluation: heat map, Dice against the number of modalities, box plots per subset."""
+"""Figures of an evaluation: heat map, Dice against the number of modalities, box plots per subset, reliability."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from nnmiss.atomic_files import replacing
 from nnmiss.availability import Present, all_subsets, reported_subsets, subset_name
+from nnmiss.evaluation.calibration import expected_calibration_error
 from nnmiss.evaluation.results import row_means
 from nnmiss.evaluation.tables import ordered_regions
 
@@ -111,6 +112,43 @@ def boxplots(results: pd.DataFrame, modalities: list[str], titles: dict[str, str
         panel.tick_params(axis="x", length=0, labelbottom=False)
     _draw_subsets(dots, subsets, modalities, vertical=False)
     figure.suptitle(f"{name}: Dice (%) per case, n = {dice['case'].nunique()}", fontsize=11)
+    return figure
+
+
+def reliability(pooled: dict[tuple[str, str], np.ndarray], modalities: list[str], name: str) -> Figure:
+    """Accuracy against confidence by bin, a panel per region, a line per number of modalities.
+
+    Args:
+        pooled: (subset, region) -> `calibration.bin_sums` of all cases; those of subsets of one size are added.
+    """
+    titles = ordered_regions(list(dict.fromkeys(region for _, region in pooled)))
+    size = {subset_name(s, modalities): sum(s) for s in all_subsets(len(modalities))}
+    columns = min(len(titles), 4)
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(3.3 * columns + 0.6, 3.3 * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel, (region, title) in zip(panels.flat, titles.items()):
+        panel.plot([0.5, 1], [0.5, 1], color=INK, linewidth=0.8, linestyle=":")
+        for count in sorted({size[subset] for subset, _ in pooled}):
+            sums = sum(s for (subset, of), s in pooled.items() if of == region and size[subset] == count)
+            if not sums[0].any():
+                continue
+            n, confidence, correct = sums[:, sums[0] > 0]
+            error, colour = expected_calibration_error(sums), COLOURS[(count - 1) % len(COLOURS)]
+            panel.plot(confidence / n, correct / n, color=colour, linewidth=1.3, label=f"{count}: ECE {100 * error:.1f} %")
+            panel.scatter(confidence / n, correct / n, s=4 + 150 * n / n.sum(), color=colour, alpha=0.6, linewidths=0)
+        panel.set_title(title, fontsize=10)
+        panel.set_xlim(0.49, 1.01)
+        panel.set_ylim(-0.02, 1.02)
+        panel.grid(color=FAINT, linewidth=0.5)
+        panel.spines[["top", "right"]].set_visible(False)
+        if len(panel.lines) > 1:
+            panel.legend(title="modalities", title_fontsize=8, fontsize=8, loc="lower left", frameon=False)
+    for empty in panels.flat[len(titles):]:
+        empty.set_visible(False)
+    figure.suptitle(f"{name}\nreliability, all cases pooled", fontsize=11)
+    figure.supxlabel("mean confidence max(p, 1 - p) of a bin\n(area of a dot: its share of the voxels)", fontsize=9)
+    figure.supylabel("share of correct voxels", fontsize=9)
     return figure
 
 

@@ -18,6 +18,11 @@ class Prediction:
     subset: str
     path: Path
 
+    @property
+    def probabilities(self) -> Path:
+        """Where its probabilities are, if they were saved."""
+        return self.path.with_name(f"{self.case}.npz")
+
 
 @dataclass
 class Found:

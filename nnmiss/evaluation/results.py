@@ -1,7 +1,7 @@
 """The long table of results: its columns, reading those of other methods, and restricting methods to common cases."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -75,10 +75,12 @@ def _name_and_path(specification: str) -> tuple[str, Path]:
     return name or (path.resolve().parent.name if path.name == "results.csv" else path.stem), path
 
 
-def check_comparable(name: str, regions: list[str], conventions: Conventions, others: list[Method]) -> list[str]:
+def check_comparable(name: str, regions: list[str], conventions: Conventions, others: list[Method],
+                     with_ece: bool = False) -> list[str]:
     """Refuses methods that cannot stand beside ours, before anything is computed; returns notes.
 
-    Raises NnmissError when two methods have one name, or regions or conventions differ.
+    Raises NnmissError when two methods have one name, or regions or conventions differ. The bins of the ECE may, unless
+    there is an ECE of both: of ours `with_ece` says so.
     """
     names = [name, *(m.name for m in others)]
     if len(set(names)) < len(names):
@@ -91,7 +93,10 @@ def check_comparable(name: str, regions: list[str], conventions: Conventions, ot
                               "with one dataset.json")
         if other.conventions is None:
             notes.append(f"{other.name}: no summary.json beside its results, its conventions are taken to be ours")
-        elif other.conventions != conventions:
+            continue
+        bins_matter = with_ece and (other.results["metric"] == "ece").any()
+        if other.conventions != (conventions if bins_matter else
+                                 replace(conventions, ece_bins=other.conventions.ece_bins)):
             raise NnmissError(f"{other.name} was evaluated with other conventions ({other.conventions}) than {name} "
                               f"({conventions}): evaluate it again with the same flags")
     return notes
@@ -111,6 +116,23 @@ def common_results(methods: list[Method]) -> tuple[dict[str, pd.DataFrame], list
              "comparison, another method lacks them" for method, own in zip(methods, pairs) if len(own) > len(shared)]
     kept = {m.name: m.results[[p in shared for p in zip(m.results["case"], m.results["subset"])]] for m in methods}
     return kept, notes
+
+
+def ece_results(methods: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """The ECE of the methods that have one, on the pairs of case and subset that all of these have, and notes.
+
+    Empty where the first method has none. Where no pair is common, the first alone.
+    """
+    all_ece = [Method(name, frame[frame["metric"] == "ece"], None) for name, frame in methods.items()]
+    ours, *others = all_ece
+    if ours.results.empty:
+        return {}, []
+    notes = [f"{m.name} has no ECE: its table leaves it out" for m in others if m.results.empty]
+    try:
+        kept, more_notes = common_results([ours, *(m for m in others if len(m.results))])
+    except NnmissError as error:
+        return {ours.name: ours.results}, [*notes, f"ECE is not compared: {error}"]
+    return kept, notes + [f"ECE: {note}" for note in more_notes]
 
 
 def row_means(results: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -73,6 +73,13 @@ class Reference:
                 one_empty.append(name)
         return scores, one_empty
 
+    def foreground_voxels(self, labels: np.ndarray) -> np.ndarray:
+        """(n,) flat indices of the voxels that are foreground in the ground truth or in a prediction; none ignored."""
+        either = (self.labels != 0) | (labels.reshape(self.shape) != 0)
+        if self.ignored is not None:
+            either.reshape(-1)[self.ignored] = False
+        return np.flatnonzero(either)
+
     def _metrics(self, counts: Counts, gt: Surface | None, pred: Surface | None) -> dict[str, float]:
         empty = self.conventions.empty
         values = {"dice": dice(counts, empty)}

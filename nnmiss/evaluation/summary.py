@@ -25,6 +25,7 @@ def summarise(results: pd.DataFrame, one_empty: list[tuple[str, str, str]], meth
     Returns:
         a dict that JSON can hold; undefined numbers are None. `std` is the sample's (n - 1).
     """
+    metrics = [metric for metric in conventions.metrics if metric in set(results["metric"])]
     order = [s for s in subset_order(modalities) if s in set(results["subset"])]
     subsets = {}
     for subset in order:
@@ -33,7 +34,7 @@ def summarise(results: pd.DataFrame, one_empty: list[tuple[str, str, str]], meth
         for region in regions.members:
             of_region = of_subset[of_subset["region"] == region]
             entry: dict[str, Any] = {metric: _moments(of_region.loc[of_region["metric"] == metric, "value"])
-                                     for metric in conventions.metrics}
+                                     for metric in metrics}
             entry["n_one_empty"] = sum(s == subset and r == region for _, s, r in one_empty)
             subsets[subset]["regions"][region] = entry
     return {
@@ -45,7 +46,7 @@ def summarise(results: pd.DataFrame, one_empty: list[tuple[str, str, str]], meth
         "ignore_label": regions.ignore,
         "n_cases": int(results["case"].nunique()),
         "mean_over_subsets": {region: {metric: _mean_over_subsets(subsets, region, metric)
-                                       for metric in conventions.metrics} for region in regions.members},
+                                       for metric in metrics} for region in regions.members},
         "subsets": subsets,
     }
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from nnmiss import __version__
 from nnmiss.availability import Present, all_subsets, subset_name
-from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER, PERCENT, Conventions
 from nnmiss.evaluation.results import row_means
 from nnmiss.evaluation.statistics import subset_row_test
 
@@ -60,10 +60,10 @@ def build_table(methods: dict[str, pd.DataFrame], modalities: list[str], regions
     Args:
         methods: name -> long results; the first is ours. Several must be on the same cases and subsets.
         regions: region names in the order of dataset.json.
-        metric: "dice" (shown in %) or "hd95" (lower is better).
+        metric: "dice", "hd95" or "ece"; see `conventions.LOWER_IS_BETTER` and `PERCENT`.
         include_average: see `statistics.subset_row_test`.
     """
-    ours, scale, higher = next(iter(methods)), 100 if metric == "dice" else 1, metric != "hd95"
+    ours, scale, higher = next(iter(methods)), 100 if metric in PERCENT else 1, metric not in LOWER_IS_BETTER
     titles = ordered_regions(regions)
     means = {name: row_means(results, metric) * scale for name, results in methods.items()}
     names = [*list(methods)[1:], ours]  # ours last, beside Imprv
@@ -80,7 +80,7 @@ def build_table(methods: dict[str, pd.DataFrame], modalities: list[str], regions
         tests = [subset_row_test(values[:, -1], values[:, i], higher, include_average) for i in range(len(names) - 1)]
         tested |= {t.n for t in tests}
         p_row += [Cell(p_text(t.p)) for t in tests] + ([Cell(UNDEFINED), Cell(UNDEFINED)] if comparing else [])
-    counts = methods[ours].groupby("subset")["case"].nunique()
+    counts = methods[ours][methods[ours]["metric"] == metric].groupby("subset")["case"].nunique()
     footers = [("Average", average)]
     if comparing:
         n = "/".join(map(str, sorted(tested)))
@@ -135,7 +135,8 @@ def p_text(p: float) -> str:
 
 def _caption(ours: str, metric: str, conventions: Conventions, comparing: bool, include_average: bool,
              counts: pd.Series) -> str:
-    name = "Dice (%)" if metric == "dice" else f"HD95 ({conventions.hd95_unit}, lower is better)"
+    name = {"dice": "Dice (%)", "hd95": f"HD95 ({conventions.hd95_unit}, lower is better)",
+            "ece": "ECE (%, lower is better)"}[metric]
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     text = f"{name} of {ours} by available modalities, mean over n = {n} cases; average over the {len(counts)} rows. "
     if comparing:
