@@ -236,7 +236,7 @@ def test_a_validation_that_could_not_be_written_is_no_validation(tiny, monkeypat
 def test_what_a_fold_cannot_learn_is_said(tiny, capsys):
     run("--no_val", fold="all", epochs=2)
     out = capsys.readouterr().out
-    assert "held out for meta-validation" in out
+    assert "are held out, for what metakd does not learn by training" in out
     assert "fold 'all' trains and validates on the same cases" in out
 
 

@@ -142,6 +142,14 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         return type(self).build_network_architecture(plans_manager, configuration_manager, num_input_channels,
                                                      num_output_channels, enable_deep_supervision)
 
+    @staticmethod
+    def build_recovery(plans_manager, configuration_manager, num_modalities) -> nn.Module | None:
+        """The network that reconstructs missing modalities, a MissingModalityNetwork with M outputs; None: there is none.
+
+        Its weights are `method_state()["recovery"]` of the last stage. `nnmiss_predict --save_reconstructions` runs it.
+        """
+        return None
+
     @property
     def inference_network(self) -> nn.Module:
         """The part of what is trained that is validated and stored as "network_weights"; called with (x, present)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnmiss.errors import NnmissError
-from nnmiss.inference.checkpoints import plain, read_checkpoint, write_checkpoint
+from nnmiss.inference.checkpoints import plain, read_checkpoint, take_fitting, write_checkpoint
 
 
 class Checkpointing(nnUNetTrainer):
@@ -75,10 +75,7 @@ class Checkpointing(nnUNetTrainer):
 
         Raises NnmissError when the file is refused or nothing fits.
         """
-        weights, own = read_checkpoint(filename)["network_weights"], self.inference_network.state_dict()
-        fitting = {name: value for name, value in weights.items()
-                   if ".seg_layers." not in name and name in own and own[name].shape == value.shape}
-        if not fitting:
+        taken = take_fitting(self.inference_network, read_checkpoint(filename)["network_weights"])
+        if not taken:
             raise NnmissError(f"{filename}: no tensor fits this network by name and shape")
-        self.inference_network.load_state_dict({**own, **fitting})
-        print(f"pretrained weights: {len(fitting)} of {len(own)} tensors taken from {filename}")
+        print(f"pretrained weights: {taken} of {len(self.inference_network.state_dict())} tensors taken from {filename}")

@@ -7,10 +7,11 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from nnmiss.availability import reported_subsets, subset_name
+from nnmiss.availability import Present, subset_name
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.evaluate import evaluate_folder
+from nnmiss.inference.gate_weights import write_gate_weights
 from nnmiss.inference.predict_cases import CaseWriter, Output
 from nnmiss.inference.predictor import MissingModalityPredictor
 from nnmiss.inference.wanted import Wanted
@@ -21,7 +22,10 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
 
     Each subset has a sub-folder with its segmentations; results.csv, summary.json, tables and figures stand beside them.
     Subsets that a case does not have are left out, so rows may count fewer cases. Up to five modalities all subsets
-    are predicted, beyond that single modalities, all but one, and all.
+    are predicted, beyond that single modalities, all but one, and all; a network for one subset only that.
+
+    Raises:
+        NnmissError: no validation case has any of the subsets in full, or cases failed.
     """
     trainer.set_deep_supervision_enabled(False)
     predictor = MissingModalityPredictor(tile_step_size=0.5, use_gaussian=True, use_mirroring=trainer.validation_mirroring,
@@ -30,10 +34,10 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
                                     trainer.dataset_json, type(trainer).__name__,
                                     trainer.inference_allowed_mirroring_axes)
     folder = Path(trainer.output_folder) / "validation"
-    _, cases = trainer.do_split()
+    subsets = Wanted(subsets=tuple(trainer.reported_subsets()))
+    cases = cases_with_any(subsets.subsets, trainer)
     if trainer.is_ddp:
         cases = cases[trainer.local_rank :: dist.get_world_size()]
-    subsets = Wanted(subsets=tuple(reported_subsets(len(trainer.modalities))))
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, list(cases))
     print(f"final validation: {len(cases)} case(s), up to {len(subsets.subsets)} subsets each")
     with CaseWriter(predictor, Output(folder, save_probabilities)) as writer:
@@ -57,12 +61,26 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
         report(trainer, folder)
 
 
+def cases_with_any(subsets: tuple[Present, ...], trainer) -> list[str]:
+    """The fold's validation cases that have at least one of the subsets in full. Raises NnmissError for none."""
+    _, cases = trainer.do_split()
+    kept = [case for case in cases if any(not any(w and not a for w, a in zip(s, trainer.files[case])) for s in subsets)]
+    if not kept:
+        raise NnmissError(f"none of the {len(cases)} validation case(s) of fold {trainer.fold} has "
+                          f"{subset_name(subsets[0], trainer.modalities)} in full: validate another fold, or train it with "
+                          "--no_val")
+    return kept
+
+
 def report(trainer, folder: Path) -> None:
     """Evaluates the predictions in `folder`, writes the tables and prints the mean Dice of the full set and overall."""
     truth = Path(trainer.preprocessed_dataset_folder_base) / "gt_segmentations"
     results = evaluate_folder(truth, folder, trainer.dataset_json, folder, Conventions())
+    write_gate_weights(folder)
     dice = results[results["metric"] == "dice"]
     full = dice[dice["subset"] == subset_name((True,) * len(trainer.modalities), trainer.modalities)]
     trainer.print_to_log_file(f"mean Dice over subsets {dice['value'].mean():.4f}, full set {full['value'].mean():.4f}")
     complete = f"{full['value'].mean():.4f} with every modality" if len(full) else "no validation case is complete"
-    print(f"validation Dice: {dice['value'].mean():.4f} over all subsets, {complete}\nresults: {folder / 'table.md'}")
+    alone = dice["subset"].iloc[0] if dice["subset"].nunique() == 1 else ""
+    shown = f"with {alone}" if alone else f"over all subsets, {complete}"
+    print(f"validation Dice: {dice['value'].mean():.4f} {shown}\nresults: {folder / 'table.md'}")

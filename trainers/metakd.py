@@ -15,13 +15,12 @@ from torch import nn
 from nnmiss.losses.feature_statistics import collapse_statistics, generation_statistics
 from nnmiss.losses.importance import NORMALISATIONS, ImportanceWeights
 from nnmiss.losses.pairwise_distillation import DIRECTIONS, pairwise_distillation
-from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.base import item_index
 from nnmiss.networks.fusion import FUSIONS
-from nnmiss.networks.shared_encoder_unet import IMPUTATIONS, SharedEncoderUNet
+from nnmiss.networks.shared_encoder_unet import IMPUTATIONS, build_shared_encoder
 from nnmiss.seeding import torch_generator
 
-from .base import MissingModalityTrainer, network_block
+from .base import MissingModalityTrainer
 from .loaders import make_loader
 from .stages import SCHEDULES, Stage, StagedSchedule
 
@@ -64,11 +63,7 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,
                                    enable_deep_supervision=True) -> nn.Module:
         """nnU-Net's U-Net of the plan with one input channel, at the plan's width factor, and a fusion per scale."""
-        block = network_block(configuration_manager)
-        unet = build_unet(configuration_manager, 1, num_output_channels, enable_deep_supervision,
-                          block.get("width_factor", 1.0))
-        return SharedEncoderUNet(unet, num_input_channels, block.get("fusion", "concat"),
-                                 block.get("imputation", "all"), block.get("activation_checkpointing", False))
+        return build_shared_encoder(configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision)
 
     def initialize(self):
         super().initialize()

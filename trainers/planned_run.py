@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -88,7 +89,17 @@ class Run:
         self._write_network_settings()
         self.model_folder, self.fold_folder = run_folders(arguments)
         self._check_cases()
-        self.notes = self.trainer_class.prepare(self.block, self.modalities, self.preprocessed)
+        self.notes = self._prepare_network()
+
+    def _prepare_network(self) -> list[str]:
+        """The method's own preparations, once per model: what they came to stands in run.json. Returns notes."""
+        self.planned_block = deepcopy(self.block)
+        for file in sorted(self.model_folder.glob("fold_*/run.json")):
+            earlier = read_json(file, "run record", ("settings",))
+            if earlier.get("planned_network") == self.planned_block:
+                self.block.update(earlier["network"])
+                return []
+        return self.trainer_class.prepare(self.block, self.modalities, self.preprocessed)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -217,6 +228,7 @@ class Run:
             "missing": None if self.missing_path is None else {"table": self.arguments.missing,
                                                                "sha256": sha256(Path(self.missing_path))},
             "settings": self.settings,
+            "planned_network": self.planned_block,
             "network": self.block,
             "configuration_sha256": digest({k: v for k, v in self.configuration.items() if k != "nnmiss"}),
             "data_sha256": digest([self.dataset_json, *[sha256(self.preprocessed / name) for name in

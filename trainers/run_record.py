@@ -10,11 +10,11 @@ def case_notes(trainer, training: list[str]) -> list[str]:
     """What a user should know about the cases of a fold: too few, or a modality nobody can learn."""
     notes = []
     if trainer.held_out and set(trainer.held_out) & set(training) == set(training):
-        notes.append(f"with {len(training)} training case(s) none can be spared for meta-validation (that takes five): "
-                     "importance weights are learned on other crops of the training cases")
+        notes.append(f"with {len(training)} training case(s) none can be held out (that takes five): what {trainer.method} "
+                     "learns on held-out cases, it learns on the training cases")
     elif trainer.held_out:
-        notes.append(f"{len(trainer.held_out)} of {len(training)} training cases are held out for meta-validation: "
-                     f"{', '.join(trainer.held_out)}")
+        notes.append(f"{len(trainer.held_out)} of {len(training)} training cases are held out, for what {trainer.method} "
+                     f"does not learn by training: {', '.join(trainer.held_out)}")
     if len(trainer.files) < 5 and trainer.fold != "all":
         notes.append(f"{len(trainer.files)} cases in all, so the folds leave one out instead of a fifth")
     if trainer.fold == "all":

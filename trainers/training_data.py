@@ -15,6 +15,7 @@ from nnmiss.availability import (
     draw_present,
     read_availability,
     read_missing_table,
+    reported_subsets,
 )
 from nnmiss.errors import NnmissError
 from nnmiss.networks.memory_format import fastest_layout
@@ -105,3 +106,7 @@ class TrainingData(nnUNetTrainer):
         subsets = all_subsets(len(self.modalities))
         batches = self.num_val_iterations_per_epoch
         return subsets[number % len(subsets) if batches >= len(subsets) else number * len(subsets) // batches]
+
+    def reported_subsets(self) -> list[Present]:
+        """The subsets the final validation predicts and evaluates, of cases that have at least one of them in full."""
+        return reported_subsets(len(self.modalities))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nnmiss.atomic_files import replacing
 from nnmiss.errors import NnmissError
@@ -51,6 +52,18 @@ def read_checkpoint(path: str | os.PathLike, device: torch.device | str = "cpu")
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network_weights"), dict):
         raise NnmissError(f"{path} is not a nnU-Net checkpoint: it has no 'network_weights'")
     return checkpoint
+
+
+def take_fitting(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
+    """Takes every tensor that fits a network by name and shape, but those of output layers. Returns how many.
+
+    Another data set's or an autoencoder's output layers may have the right shape, but mean something else.
+    """
+    own = network.state_dict()
+    fitting = {name: value for name, value in weights.items()
+               if ".seg_layers." not in name and name in own and own[name].shape == value.shape}
+    network.load_state_dict({**own, **fitting})
+    return len(fitting)
 
 
 def _numpy_numbers() -> list[Any]:

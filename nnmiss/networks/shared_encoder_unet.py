@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnmiss.errors import NnmissError
+from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.base import MissingModalityNetwork
 from nnmiss.networks.fusion import fusion_class
 
@@ -61,3 +63,12 @@ class SharedEncoderUNet(MissingModalityNetwork):
         """nnU-Net's proxy of activation memory (voxels times channels) with all M modalities present."""
         encoder = self.encoder.compute_conv_feature_map_size(input_size)
         return self.num_modalities * encoder + self.decoder.compute_conv_feature_map_size(input_size)
+
+
+def build_shared_encoder(configuration: ConfigurationManager, num_modalities: int, num_output_channels: int,
+                         deep_supervision: bool) -> SharedEncoderUNet:
+    """The plan's U-Net with one input channel as a shared-encoder network, with the settings of its "nnmiss" block."""
+    block = configuration.configuration.get("nnmiss", {})
+    unet = build_unet(configuration, 1, num_output_channels, deep_supervision, block.get("width_factor", 1.0))
+    return SharedEncoderUNet(unet, num_modalities, block.get("fusion", "concat"), block.get("imputation", "all"),
+                             block.get("activation_checkpointing", False))
