@@ -3,13 +3,19 @@ from __future__ import annotations
 
 from nnmiss.errors import NnmissError, nearest_names
 
+from .all_stage import nnMissTrainerAllStage
 from .base import MissingModalityTrainer
+from .lckd import nnMissTrainerLCKD
 from .metakd import nnMissTrainerMetaKD
 from .modality_dropout import nnMissTrainerModalityDropout
+from .simmlm import nnMissTrainerSimMLM
 
 METHODS: dict[str, type[MissingModalityTrainer]] = {
+    "all_stage": nnMissTrainerAllStage,
+    "lckd": nnMissTrainerLCKD,
     "metakd": nnMissTrainerMetaKD,
     "modality_dropout": nnMissTrainerModalityDropout,
+    "simmlm": nnMissTrainerSimMLM,
 }
 
 
