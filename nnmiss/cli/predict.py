@@ -12,6 +12,7 @@ from nnmiss.cli.environment import choose_device, parse_fold
 from nnmiss.errors import NnmissError, command
 from nnmiss.inference.predict_cases import Output, predict_cases
 from nnmiss.inference.predictor import MissingModalityPredictor
+from nnmiss.inference.reconstruction import load_reconstructions
 from nnmiss.inference.wanted import Wanted
 from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
 from nnmiss.preprocessing.raw_dataset import RawCase, list_cases
@@ -36,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--all_subsets", action="store_true", help="predict all 2^M - 1 subsets")
     p.add_argument("--save_probabilities", action="store_true", help="also write CASE.npz and CASE.pkl as nnU-Net does")
     p.add_argument("--save_uncertainty", action="store_true", help="also write the entropy map uncertainty/CASE, 0 to 1")
+    p.add_argument("--save_reconstructions", nargs="?", const="", metavar="STAGE", help="also write what the method "
+                   "reconstructs of the modalities that are not shown, and a figure: reconstructions/CASE_000X; by the "
+                   "last stage's recovery module, or by that of an earlier STAGE, such as approximate of all_stage")
     p.add_argument("--continue_prediction", action="store_true", help="keep predictions that are already there")
     p.add_argument("-step_size", type=float, default=0.5, help="step of the sliding window. Default: 0.5")
     p.add_argument("--disable_tta", action="store_true", help="no mirroring: up to 8 times faster")
@@ -92,6 +96,9 @@ def run(arguments: list[str] | None = None) -> int:
     predictor.initialize_from_folder(folder, folds, args.chk, method_of_trainer)
     wanted = wanted_subsets(args, modality_names(predictor.dataset_json))
     cases = input_cases(args, predictor.dataset_json["file_ending"])
+    reconstructions = None
+    if args.save_reconstructions is not None:
+        reconstructions = load_reconstructions(predictor, method_class(args.m), cases, args.save_reconstructions)
     out = writable_folder(args.o)
     if out.resolve() == Path(args.i).resolve():
         raise NnmissError(f"-i and -o are the same folder {args.o}: predictions would lie among the images")
@@ -101,7 +108,8 @@ def run(arguments: list[str] | None = None) -> int:
     print(f"{len(cases)} case(s), model {folder.name}, fold(s) {', '.join(map(str, predictor.folds))}")
     failures = predict_cases(
         predictor, cases, wanted,
-        Output(out, args.save_probabilities, args.save_uncertainty, args.continue_prediction), args.nps, max(1, args.npp))
+        Output(out, args.save_probabilities, args.save_uncertainty, args.continue_prediction, reconstructions), args.nps,
+        max(1, args.npp))
     print(f"{len(cases) - len(failures)} of {len(cases)} case(s) done, results in {out}")
     if failures:
         print(f"{len(failures)} failed:", *failures.values(), sep="\n  ")

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -16,7 +17,9 @@ from nnmiss.availability import Present, modality_names, subset_name
 from nnmiss.errors import NnmissError
 from nnmiss.inference.expected_dice import expected_dice, read_validation_dice
 from nnmiss.inference.export import export_prediction
+from nnmiss.inference.gate_weights import gate_weights
 from nnmiss.inference.predictor import MissingModalityPredictor
+from nnmiss.inference.reconstruction import Reconstructions
 from nnmiss.inference.wanted import Wanted
 from nnmiss.preprocessing.preprocessor import preprocess_case
 from nnmiss.preprocessing.raw_dataset import RawCase
@@ -30,12 +33,14 @@ class Output:
         folder: output folder; subsets get sub-folders.
         save_probabilities, save_uncertainty: see nnmiss.inference.export.export_prediction.
         keep_existing: do not predict again what is already there.
+        reconstructions: also write the modalities that a subset lacks.
     """
 
     folder: Path
     save_probabilities: bool = False
     save_uncertainty: bool = False
     keep_existing: bool = False
+    reconstructions: Reconstructions | None = None
 
 
 def predict_cases(predictor: MissingModalityPredictor, cases: list[RawCase], wanted: Wanted, output: Output,
@@ -112,17 +117,25 @@ class CaseWriter:
         folders = {present: self.output.folder / name for name, present in plan.items()}
         if self.output.keep_existing:
             folders = {p: f for p, f in folders.items() if not (f / f"{case}{ending}").is_file()}
+        weights = gate_weights(self.predictor, data, list(folders))  # {} where there is no gate
         for present, logits in self.predictor.predict_subsets(data, list(folders)) if folders else ():
+            missing = self.output.reconstructions.predict(data, present) if self.output.reconstructions else None
             self._collect(at_most=self._num_threads)
-            future = self._pool.submit(self._write, case, logits, properties, present, folders[present])
+            future = self._pool.submit(self._write, case, logits, properties, present, folders[present],
+                                       {"gate_weights": weights[present]} if weights else {}, missing)
             self._waiting.append((case, future))
 
-    def _write(self, case: str, logits, properties: dict, present: Present, folder: Path) -> None:
+    def _write(self, case: str, logits, properties: dict, present: Present, folder: Path,
+               extra: dict, missing: np.ndarray | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         description, ending = folder / f"{case}.json", self.predictor.dataset_json["file_ending"]
-        (folder / f"{case}{ending}").unlink(missing_ok=True)  # never a new description beside an old segmentation
+        for old in (ending, ".npz", ".pkl"):  # never a new description, or segmentation, beside what is of another run
+            (folder / f"{case}{old}").unlink(missing_ok=True)
         try:
-            write_json(description, self._describe(case, properties, present))
+            write_json(description, {**self._describe(case, properties, present), **extra})
+            if missing is not None:
+                foreground = np.asarray(self.predictor.label_manager.convert_logits_to_segmentation(logits)) > 0
+                self.output.reconstructions.write(missing, foreground, case, properties, present, folder)
             export_prediction(logits, properties, self.predictor, folder / case, self.output.save_probabilities,
                               self.output.save_uncertainty)
         except BaseException:

@@ -92,6 +92,11 @@ class MissingModalityPredictor(nnUNetPredictor):
                               f"{wrong[0]} (plans: {expected.get(wrong[0])}, file: {found.get(wrong[0])}). Was the "
                               "plans.json of the model folder changed?")
 
+    @property
+    def num_outputs(self) -> int:
+        """Channels of what the network gives: K."""
+        return self.label_manager.num_segmentation_heads
+
     # ---- subsets ------------------------------------------------------------------------------------------------
 
     def predict_subsets(self, data: Tensor, presents: list[Present]) -> Iterator[tuple[Present, np.ndarray]]:
@@ -105,7 +110,7 @@ class MissingModalityPredictor(nnUNetPredictor):
             (present, logits (K, *spatial) float32), in the order of `presents`. Subsets are worked on in chunks that
             fit into memory, so the result of any number of modalities can be streamed.
         """
-        voxels, heads = int(np.prod(data.shape[1:])), self.label_manager.num_segmentation_heads
+        voxels, heads = int(np.prod(data.shape[1:])), self.num_outputs
         tile = int(np.prod(self.configuration_manager.patch_size))
         at_once = min(how_many(voxels * heads * 4 * 3, torch.device("cpu"), 0.4, len(presents)),
                       how_many(tile * heads * 4 * 4, self.device, 0.25, len(presents)))
@@ -133,7 +138,7 @@ class MissingModalityPredictor(nnUNetPredictor):
         patch = self.configuration_manager.patch_size
         data, unpad = pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
         slicers = self._internal_get_sliding_window_slicers(data.shape[1:])
-        subsets, heads, shape = len(presents), self.label_manager.num_segmentation_heads, data.shape[1:]
+        subsets, heads, shape = len(presents), self.num_outputs, data.shape[1:]
         on = self._device_for(subsets * heads * int(np.prod(shape)) * 4)
         logits = torch.zeros((subsets, heads, *shape), device=on)
         weight = torch.zeros(shape, device=on)
