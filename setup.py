@@ -8,6 +8,7 @@ PACKAGES = {
     "nnmiss.losses": "nnmiss/losses",
     "nnmiss.inference": "nnmiss/inference",
     "nnmiss.evaluation": "nnmiss/evaluation",
+    "nnmiss.benchmark": "nnmiss/benchmark",
     "nnmiss.cli": "nnmiss/cli",
     "nnmiss.nnunet_ext": "nnmiss/nnunet_ext",
     "nnmiss.planners": "planners",
@@ -19,9 +20,11 @@ COMMANDS = (
     "convert_dataset",
     "phantom",
     "plan_and_preprocess",
+    "simulate_missing",
     "train",
     "predict",
     "evaluate",
+    "benchmark",
     "demo",
 )
 
@@ -47,7 +50,9 @@ setup(
             "pytest>=8",  # runs the tests
             "medpy>=0.5",  # oracle for the pooled HD95 (GPL: never imported by nnmiss itself)
             "surface-distance>=0.1",  # oracle for the BraTS 2023 HD95
+            "transformers>=4.40",  # writes the tiny random CLIP that the prompts are tested with
         ],
+        "clip": ["transformers>=4.40"],  # CLIP's text model, which encodes the prompts of `all_stage` once
         "dev": ["ruff>=0.6"],  # the linter CI runs
     },
     entry_points={"console_scripts": [f"nnmiss_{name} = nnmiss.cli.{name}:main" for name in COMMANDS]},

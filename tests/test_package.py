@@ -44,7 +44,8 @@ def test_every_module_can_be_imported_and_says_in_one_sentence_what_it_is():
 
 def test_every_command_of_setup_is_installed_and_shows_help():
     commands = {e.name: e for e in entry_points(group="console_scripts") if e.name.startswith("nnmiss_")}
-    names = ("convert_dataset", "phantom", "plan_and_preprocess", "train", "predict", "evaluate", "demo")
+    names = ("convert_dataset", "phantom", "plan_and_preprocess", "simulate_missing", "train", "predict", "evaluate",
+             "benchmark", "demo")
     assert set(commands) == {f"nnmiss_{name}" for name in names}
     for command in commands.values():
         assert callable(command.load())
