@@ -9,7 +9,7 @@ import torch
 from tiny_dataset import PLANS, SHORT, fold_folder
 from tiny_trainers import make_trainer
 
-from nnmiss.cli import train
+from nnmiss.cli import predict, train
 from nnmiss.errors import NnmissError
 
 TRAINER = "nnMissTrainerModalityDropout"
@@ -80,3 +80,13 @@ def test_no_case_left_is_an_error_by_name(tiny, session_folders):
     (tiny / "none.csv").write_text("case,flair,t1,t1ce,t2\n" + "".join(kept))
     with pytest.raises(NnmissError, match="modality_dropout has no training case in fold 0"):
         run("train_on=complete", "--missing", str(tiny / "none.csv"))
+
+
+def test_a_dedicated_network_is_predicted_with_its_subset_alone():
+    own = predict.wanted_subsets(predict.parser().parse_args(["-i", "a", "-o", "b", "-d", "1", "-m", "modality_dropout"]),
+                                 ["flair", "t1"], "flair")
+    assert own.shown == (True, False)
+    for more in (["--modalities", "t1"], ["--all_subsets"], ["--subsets", "flair", "flair+t1"]):
+        args = predict.parser().parse_args(["-i", "a", "-o", "b", "-d", "1", "-m", "modality_dropout", *more])
+        with pytest.raises(NnmissError, match="trained for flair alone"):
+            predict.wanted_subsets(args, ["flair", "t1"], "flair")

@@ -1,6 +1,7 @@
 """SimMLM: the mixture of experts, the ranking loss, nested subsets, stages, distributed training, exported gate weights."""
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -408,6 +409,26 @@ def test_an_interrupted_expert_stage_continues_to_the_same_weights(tiny, monkeyp
     assert run("--no_val", "--c") == 0
     continued = read_checkpoint(fold_folder(tiny, TRAINER) / "checkpoint_final.pth")["network_weights"]
     assert all(torch.equal(straight[name], continued[name]) for name in straight)
+
+
+def test_every_expert_may_start_from_pretrained_weights(tiny, capsys):
+    assert run("--no_val", "--stage", "expert_flair") == 0
+    file = str(fold_folder(tiny, TRAINER) / "stage_expert_flair" / "checkpoint_final.pth")
+    capsys.readouterr()
+    assert run("--no_val", "--tag", "pre", "-pretrained_weights", file) == 0
+    assert capsys.readouterr().out.count("pretrained weights:") == 4  # the joint stage starts from the experts
+
+
+def test_an_expert_that_nobody_needs_stays_as_it_is(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, monkeypatch, "simmlm")
+    trainer.train_step(make_batch(trainer))  # Adam has momentum now
+    before = copy.deepcopy(trainer.network.state_dict())
+    shown = torch.tensor([[True, True, False, False]] * 2)
+    trainer.draw = lambda available: {"present": shown, "fewer": shown & torch.tensor([True, False, False, False])}
+    trainer.train_step(make_batch(trainer))
+    same = {name for name, value in trainer.network.state_dict().items() if torch.equal(value, before[name])}
+    assert {name for name in before if name.startswith(("experts.2.", "experts.3."))} <= same
+    assert not any(name in same for name in before if name.startswith("experts.1.") and name.endswith("conv.weight"))
 
 
 def test_without_expert_pretraining_there_is_one_stage(tiny):

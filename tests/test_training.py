@@ -312,3 +312,32 @@ def test_settings_can_be_listed(tiny, capsys):
     out = capsys.readouterr().out
     assert "alpha = 0.1" in out
     assert "official: 20" in out
+
+
+def test_a_model_goes_on_with_what_its_preparations_came_to(tiny, monkeypatch, capsys):
+    """What a method could not have at the start, such as a text encoder, may be there later: then nothing may change."""
+    answers = ["linear", "mean", "concat"]
+
+    def prepare(cls, block, modalities, folder):
+        block["fusion"] = block["fusion"] if block["fusion"] == "mean" else answers.pop(0)
+        return ["prepared"]
+
+    monkeypatch.setattr(nnMissTrainerMetaKD, "prepare", classmethod(prepare))
+    with pytest.raises(NnmissError, match="stage missing starts from"):
+        run("--no_val", "--stage", "missing", epochs=2)  # nothing is trained, so nothing is fixed yet
+    run("--no_val", epochs=2)
+    record = json.loads((fold_folder(tiny) / "run.json").read_text())
+    assert (record["planned_network"]["fusion"], record["network"]["fusion"]) == ("concat", "mean")
+    capsys.readouterr()
+    run("--no_val", fold="1", epochs=2)
+    assert json.loads((fold_folder(tiny).parent / "fold_1" / "run.json").read_text())["network"]["fusion"] == "mean"
+    assert "begun with fusion=mean instead of concat, and goes on so" in capsys.readouterr().out
+
+
+def test_nnunets_own_command_does_not_run_one_stage_of_several(tiny, session_folders):
+    folder = session_folders / "nnUNet_preprocessed" / DATASET
+    plans, dataset_json = (json.loads((folder / name).read_text()) for name in (f"{PLANS}.json", "dataset.json"))
+    plans["continue_training"] = False
+    trainer = nnMissTrainerMetaKD(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+    with pytest.raises(NnmissError, match=r"warmup, missing.*use nnmiss_train"):
+        trainer.run_training()

@@ -81,17 +81,13 @@ class nnMissTrainerAllStage(MissingModalityTrainer):
         autoencoder = build_autoencoder(configuration_manager, num_input_channels)
         if name == "approximate":
             return Approximation(autoencoder, teacher, self.checkpoint_teacher)
-        student = self.with_prompts(self.build_student(plans_manager, configuration_manager, *sizes), block)
+        student = self.with_prompts(super().stage_network(plans_manager, configuration_manager, *sizes), block)
         return CoDistillation(student, autoencoder, teacher, self.recover, self.alpha > 0, self.alpha > 0 or self.beta > 0,
                               self.checkpoint_teacher)
 
     @staticmethod
     def build_recovery(plans_manager, configuration_manager, num_modalities) -> nn.Module:
         return build_autoencoder(configuration_manager, num_modalities)
-
-    def build_student(self, *arguments) -> HyperUNet:
-        """The network of inference; apart, because the instance's build_network_architecture is the stage's."""
-        return type(self).build_network_architecture(*arguments)
 
     def with_prompts(self, network: HyperUNet, block: dict) -> HyperUNet:
         """Fills the network's table of prompts, where it has one."""
@@ -190,11 +186,6 @@ class nnMissTrainerAllStage(MissingModalityTrainer):
             total = total + self.beta * parts["distillation"]
         return {"loss": total, **parts}
 
-    def optimizer_step(self):
-        """Leaves the recovery module as it is when nothing was missing on any rank: Adam would move it by its momentum."""
-        if self.stage.name == "codistil":
-            recovery = [p for p in self.bare_network.recovery.parameters() if p.grad is not None]
-            if not any(bool(p.grad.any()) for p in recovery):
-                for parameter in recovery:
-                    parameter.grad = None
-        super().optimizer_step()
+    def resting_parts(self):
+        """The recovery module, when nothing was missing on any rank."""
+        return [self.bare_network.recovery] if self.stage.name == "codistil" else []

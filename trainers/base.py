@@ -54,6 +54,7 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
                  device: torch.device = torch.device("cuda")):  # noqa: B008 (nnU-Net's exact signature)
         run = plans.pop("nnmiss_run", {})
+        self.planned = bool(run)  # by nnmiss_train
         plans.setdefault("continue_training", False)
         with redirect_stdout(io.StringIO()):  # stock prints the device for every instance; a run has one per stage
             super().__init__(plans, configuration, fold, dataset_json, device)
@@ -76,7 +77,7 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         block = network_block(self.configuration_manager)  # its memory saving is for networks that have its settings
         planned = block.get("micro_batch", 0) if "micro_batch" in self.network_settings else 0
         self.micro_batch = settings.get("micro_batch") or planned
-        if self.micro_batch < 1 or self.is_ddp:  # ranks must take equally many backward passes
+        if self.micro_batch < 1:
             self.micro_batch = self.configuration_manager.batch_size
         self.fold_folder = self.output_folder
         if self.stage is not self.stages[-1] and self.output_folder is not None:
@@ -160,6 +161,18 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         """Whether this stage has a segmentation to validate; else only its loss is."""
         return True
 
+    @property
+    def starts_afresh(self) -> bool:
+        """Whether this stage starts from random weights, so that it may be given pretrained ones."""
+        return self.stage is self.stages[0]
+
+    def resting_parts(self) -> list[nn.Module]:
+        """Parts that a step may have nothing to teach: with a gradient of all zeros they stay as they are.
+
+        (The gradient exists because distributed training waits for one; an optimiser with momentum would move them.)
+        """
+        return []
+
     def begin_stage(self, checkpoint_of: Callable[[str], dict]) -> None:
         """Called when a stage starts, not when it resumes. Default: goes on from the stage before.
 
@@ -195,9 +208,12 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
             part = slice(start, start + self.micro_batch)
             share = len(x[part]) / len(x)
             some = [t[part] for t in target] if isinstance(target, list) else target[part]
-            with self.autocast():
-                losses = self.losses(self.network, x[part], some, **{name: rows[part] for name, rows in drawn.items()})
-            self.backward(losses["loss"] * share)
+            last = start + self.micro_batch >= len(x)
+            with nullcontext() if last or not self.is_ddp else self.network.no_sync():  # ranks exchange gradients once
+                with self.autocast():
+                    losses = self.losses(self.network, x[part], some,
+                                         **{name: rows[part] for name, rows in drawn.items()})
+                self.backward(losses["loss"] * share)
             for name, value in losses.items():
                 logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
         self.optimizer_step()
@@ -210,6 +226,11 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
 
     def optimizer_step(self) -> None:
         """Clips gradients to norm 12 and steps, as nnU-Net does."""
+        for part in self.resting_parts():
+            gradients = [p.grad.any() for p in part.parameters() if p.grad is not None]
+            if gradients and not torch.stack(gradients).any():
+                for parameter in part.parameters():
+                    parameter.grad = None
         if self.grad_scaler is None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
             self.optimizer.step()
@@ -220,6 +241,9 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
         self.grad_scaler.update()
 
     def run_training(self):
+        if not self.planned and len(self.stages) > 1:
+            raise NnmissError(f"{self.method} has the stages {', '.join(s.name for s in self.stages)}, of which nnU-Net's "
+                              "own command would run the last one alone: use nnmiss_train")
         self.on_train_start()
         for epoch in range(self.current_epoch, self.num_epochs):
             self.on_epoch_start()

@@ -46,11 +46,11 @@ class nnMissTrainerLCKD(MissingModalityTrainer):
         "p": 1,  # norm of the distance
         "places": "bottleneck",  # features that are distilled: "bottleneck" (paper) or "every_stage"
         "election": "elected",  # or "fixed": `fixed_teachers` teach all the time
-        "fixed_teachers": "",  # names joined by "+"; with per_task one per task, in the order of dataset.json's labels
+        "fixed_teachers": "",  # names joined by "+"; with per_task one per task, in the order of the network's outputs
         "election_interval": 0,  # iterations; the official code's 5000; 0: the same part of the run, whatever its length
-        "election_cases": 5,  # held-out training cases that vote; the official code: its validation list
         "per_task": False,  # an experiment: a teacher counts where its task's region is
     }
+    run_settings = {"election_cases": 5}  # held-out training cases that vote; the official code: its validation list
     limits = {"kd": (0, 1e6), "election_interval": (0, 10**7), "election_cases": (1, 10**6)}
     choices = {"schedule": tuple(SCHEDULES), "p": (1, 2), "places": ("bottleneck", "every_stage"),
                "election": ("elected", "fixed"), "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS}

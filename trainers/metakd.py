@@ -43,10 +43,10 @@ class nnMissTrainerMetaKD(MissingModalityTrainer):
         "meta_interval": 100,  # iterations between updates of w, section 8
         "meta_steps": 1,  # optimiser steps per update of w
         "meta_batch_size": 0,  # cases per step; 0: the plan's batch size
-        "meta_cases": 5,  # held-out training cases, as the official code's list
         "meta_lr": 1e-2,  # Adam on w, section 8
         "meta_weight_decay": 5e-5,  # section 8
     }
+    run_settings = {"meta_cases": 5}  # held-out training cases, as the official code's list
     limits = {"alpha": (0, 1e6), "meta_interval": (1, 10**7), "meta_steps": (1, 10**4), "meta_batch_size": (0, 10**4),
               "meta_cases": (1, 10**6), "meta_lr": (1e-12, 1e3), "meta_weight_decay": (0, 1e3)}
     choices = {"schedule": tuple(SCHEDULES), "p": (1, 2), "direction": DIRECTIONS, "places": ("bottleneck", "every_stage"),

@@ -8,7 +8,7 @@ from nnmiss.availability import Present, parse_subset
 from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.early_fusion_unet import EarlyFusionUNet
 
-from .base import MissingModalityTrainer
+from .base import MissingModalityTrainer, network_block
 from .stages import Stage
 
 
@@ -26,7 +26,8 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
         "dropout": True,  # False: every modality that a case has is always shown
         "train_on": "all",  # or "complete": only cases that have every modality
     }
-    run_settings = {"subset": ""}  # modality names joined by +: only these are ever shown, to cases that have them all
+    # modality names joined by +: only these are ever shown, to cases that have them all; prediction knows it from the plans
+    network_settings = {"subset": ""}
     choices = {"train_on": ("all", "complete")}
 
     @classmethod
@@ -38,7 +39,8 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
     @property
     def shown(self) -> Present | None:
         """The one subset of a dedicated network; None for all others."""
-        return parse_subset(self.subset, self.modalities) if self.subset else None
+        subset = network_block(self.configuration_manager).get("subset")
+        return parse_subset(subset, self.modalities) if subset else None
 
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,

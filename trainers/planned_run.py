@@ -92,14 +92,17 @@ class Run:
         self.notes = self._prepare_network()
 
     def _prepare_network(self) -> list[str]:
-        """The method's own preparations, once per model: what they came to stands in run.json. Returns notes."""
+        """The method's own preparations; a model that was begun goes on with what they came to then. Returns notes."""
         self.planned_block = deepcopy(self.block)
+        notes = []
         for file in sorted(self.model_folder.glob("fold_*/run.json")):
             earlier = read_json(file, "run record", ("settings",))
-            if earlier.get("planned_network") == self.planned_block:
+            if earlier.get("planned_network") == self.planned_block and any(file.parent.rglob("checkpoint_*.pth")):
                 self.block.update(earlier["network"])
-                return []
-        return self.trainer_class.prepare(self.block, self.modalities, self.preprocessed)
+                notes = [f"this model was begun with {key}={self.block[key]} instead of {value}, and goes on so"
+                         for key, value in self.planned_block.items() if self.block[key] != value]
+                break
+        return [*notes, *self.trainer_class.prepare(self.block, self.modalities, self.preprocessed)]
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -270,7 +273,7 @@ class Run:
             print(f"stage {stage}: resuming after epoch {trainer.current_epoch} of {trainer.num_epochs}")
         else:
             trainer.begin_stage(checkpoint_of)
-            if self.arguments.pretrained_weights and stage == self.stage_names[0]:
+            if self.arguments.pretrained_weights and trainer.starts_afresh:
                 trainer.take_pretrained(self.arguments.pretrained_weights)
         trainer.recall(checkpoint_of)
         trainer.run_training()

@@ -101,6 +101,14 @@ class nnMissTrainerSimMLM(MissingModalityTrainer):
         optimizer = OPTIMIZERS[self.optimizer_name](self.network.parameters(), self.initial_lr, self.weight_decay)
         return optimizer, StagedSchedule(optimizer, self.initial_lr, self.schedule, 0, self.num_epochs)
 
+    @property
+    def starts_afresh(self):
+        return self.expert is not None or len(self.stages) == 1
+
+    def resting_parts(self):
+        """Experts whose modality no sample of the step has."""
+        return list(self.bare_network.experts) if self.expert is None else []
+
     def begin_stage(self, checkpoint_of):
         """Experts start from random weights, the joint stage from all of theirs and a gate that weighs them alike."""
         if self.expert is None and len(self.stages) > 1:

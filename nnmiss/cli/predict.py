@@ -61,8 +61,17 @@ def model_folder(args: argparse.Namespace) -> Path:
     return require_folder("nnUNet_results") / find_dataset_name(args.d) / f"{trainer}__{plans}__{args.c}"
 
 
-def wanted_subsets(args: argparse.Namespace, modalities: list[str]) -> Wanted:
-    """--modalities, --subsets and --all_subsets as one object. Raises NnmissError for unknown names."""
+def wanted_subsets(args: argparse.Namespace, modalities: list[str], only: str = "") -> Wanted:
+    """--modalities, --subsets and --all_subsets as one object.
+
+    Raises NnmissError for unknown names, and for others than those of `only`, all that a dedicated network knows.
+    """
+    if only:
+        own, asked = parse_subset(only, modalities), [args.modalities, *(args.subsets or [])]
+        if args.all_subsets or any(names and parse_subset(names, modalities) != own for names in asked):
+            raise NnmissError(f"this model was trained for {only} alone (subset={only}): leave out --modalities, --subsets "
+                              "and --all_subsets")
+        return Wanted(shown=own)
     if args.all_subsets:
         return Wanted(subsets=tuple(all_subsets(len(modalities))))
     if args.subsets:
@@ -94,7 +103,8 @@ def run(arguments: list[str] | None = None) -> int:
                                          allow_tqdm=not args.disable_progress_bar)
     folds = [parse_fold(f) for f in args.f] if args.f else None
     predictor.initialize_from_folder(folder, folds, args.chk, method_of_trainer)
-    wanted = wanted_subsets(args, modality_names(predictor.dataset_json))
+    block = predictor.configuration_manager.configuration.get("nnmiss", {})
+    wanted = wanted_subsets(args, modality_names(predictor.dataset_json), block.get("subset", ""))
     cases = input_cases(args, predictor.dataset_json["file_ending"])
     reconstructions = None
     if args.save_reconstructions is not None:

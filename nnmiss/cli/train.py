@@ -53,7 +53,8 @@ def print_settings(method: str, dataset: str) -> None:
     """Lists what --set knows for a method, with the values of its presets, and its stages on a data set."""
     trainer = method_class(method)
     for key, value in trainer.known_settings().items():
-        presets = [f"{name}: {changed[key]!r}" for name, changed in trainer.presets.items() if key in changed]
+        presets = [f"{name}: {given + ' ' if '.' in given else ''}{other!r}" for name, changed in trainer.presets.items()
+                   for given, other in changed.items() if given.rpartition(".")[2] == key]
         print(f"{key} = {value!r}" + (f"   ({', '.join(presets)})" if presets else ""))
     try:
         folder = require_folder("nnUNet_preprocessed") / find_dataset_name(dataset)

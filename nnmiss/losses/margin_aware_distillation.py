@@ -66,7 +66,8 @@ def voxels_at(values: Tensor, positions: Tensor) -> Tensor:
     if voxels <= samples:
         return flat.transpose(1, 2)
     bounds = torch.arange(samples + 1, device=positions.device) * voxels // samples
-    index = bounds[:-1] + (positions.double() * bounds.diff()).long()  # (B, N)
+    lengths = bounds.diff()
+    index = bounds[:-1] + (positions * lengths).long().minimum(lengths - 1)  # (B, N); rounding may reach the length
     return flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)
 
 

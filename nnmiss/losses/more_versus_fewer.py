@@ -65,6 +65,6 @@ def task_losses(logits: Tensor, target: Tensor, regions: bool, ignore_label: int
 
 def one_against_rest(logits: Tensor) -> Tensor:
     """(B, K, ...) -> (B, K - 1, ...): logits of every foreground label whose sigmoid is the softmax's probability."""
-    channels = list(logits.unbind(1))
-    rest = [torch.stack(channels[:k] + channels[k + 1 :]).logsumexp(0) for k in range(1, len(channels))]
-    return logits[:, 1:] - torch.stack(rest, 1)
+    before, after = logits.logcumsumexp(1), logits.flip(1).logcumsumexp(1).flip(1)  # of labels up to k, and from k on
+    rest = torch.cat([torch.logaddexp(before[:, :-2], after[:, 2:]), before[:, -2:-1]], 1)  # of all but k
+    return logits[:, 1:] - rest

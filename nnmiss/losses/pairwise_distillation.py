@@ -48,10 +48,12 @@ def pairwise_distillation(features: Tensor, index: Tensor, ratios: Tensor, p: in
 def _pair(f_i: Tensor, f_j: Tensor, w_ij: float, w_ji: float, p: int, direction: str) -> Tensor:
     """Both directions of one pair: w_ij weighs i teaching j."""
     def distance(a: Tensor, b: Tensor) -> Tensor:
-        return (a - b).abs().pow(p).mean()
+        return (a - b).abs().mean() if p == 1 else (a - b).square().mean()
 
     if direction == "symmetric":
         return (w_ij + w_ji) * distance(f_i, f_j)
     if direction == "stronger":
         w_ij, w_ji = (w_ij if w_ij > 1 else 0.0), (w_ji if w_ji > 1 else 0.0)
-    return w_ij * distance(f_i.detach(), f_j) + w_ji * distance(f_j.detach(), f_i)
+    zero = f_j[:0].sum()  # what nobody teaches is not computed
+    return ((w_ij * distance(f_i.detach(), f_j) if w_ij else zero)
+            + (w_ji * distance(f_j.detach(), f_i) if w_ji else zero))

@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnmiss.networks.hyper_unet import HyperUNet
 from nnmiss.networks.masked_autoencoder import MaskedAutoencoder, blanked
+from nnmiss.networks.memory_format import without_lone_samples
 
 
 class WithTeacher(nn.Module):
@@ -14,7 +15,8 @@ class WithTeacher(nn.Module):
 
     Args:
         teacher: gets no gradient; gradients pass through it to its input.
-        checkpoint_teacher: compute its activations again in the backward pass, to save memory.
+        checkpoint_teacher: compute activations again in the backward pass, to save memory: the teacher's, or the
+            autoencoder's where the teacher comes last, so that its own are gone by then.
     """
 
     def __init__(self, teacher: HyperUNet, checkpoint_teacher: bool):
@@ -46,9 +48,12 @@ class Approximation(WithTeacher):
 
         Args as `MaskedAutoencoder.forward` takes them; `judge`: whether the teacher is asked.
         """
-        reconstruction = self.autoencoder(x, present, patches)
-        logits = self.ask_teacher(reconstruction, torch.ones_like(present))[0] if judge else None
-        return reconstruction, logits
+        if not judge:
+            return self.autoencoder(x, present, patches), None
+        again = self.checkpoint_teacher and torch.is_grad_enabled()
+        reconstruction = checkpoint(self.autoencoder, x, present, patches, use_reentrant=False) if again else \
+            self.autoencoder(x, present, patches)
+        return reconstruction, self.teacher.segment(reconstruction, torch.ones_like(present))[0]
 
 
 class CoDistillation(WithTeacher):
@@ -86,10 +91,14 @@ class CoDistillation(WithTeacher):
             anything was, and "nothing", a 0 that depends on the recovery module, which DistributedDataParallel expects
             to see in every step.
         """
-        logits, features = self.student.segment(blanked(x, present), present)
-        result = {"logits": logits, "features": features}
-        if not self.teach:
-            return result
+        result = self.teacher_view(x, available) if self.teach else {}
+        # last, so that the backward pass is done with it before it computes the teacher again
+        result["logits"], result["features"] = self.student.segment(blanked(x, present), present)
+        return result
+
+    def teacher_view(self, x: Tensor, available: Tensor) -> dict:
+        """What `forward` returns of the teacher."""
+        result = {}
         lacking = ~available.all(1)  # (B,)
         recovered = self.recover and bool(lacking.any())
         code = torch.ones_like(available) if self.recover else available
@@ -107,6 +116,6 @@ class CoDistillation(WithTeacher):
         Args:
             x: (B, M, *spatial); available: (B, M) bool; lacking: (B,) bool, the samples that lack a modality.
         """
-        synthetic = self.recovery(x[lacking], available[lacking]).to(x.dtype)
-        filled = torch.zeros_like(x).index_put((lacking.nonzero()[:, 0],), synthetic)
+        synthetic = without_lone_samples(lambda *part: [self.recovery(*part)], x[lacking], available[lacking])[0]
+        filled = torch.zeros_like(x).index_put((lacking.nonzero()[:, 0],), synthetic.to(x.dtype))
         return torch.where(available.view(*available.shape, *[1] * (x.ndim - 2)), x, filled)
