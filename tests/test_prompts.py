@@ -56,6 +56,12 @@ def block_of(folder, **more) -> dict:
     return {"prompt": "clip", "text_encoder": str(folder), "prompt_text": prompts.DEFAULT_TEXT, **more}
 
 
+@pytest.fixture(autouse=True)
+def nothing_asked_yet(monkeypatch):
+    """As in a new process, that has not asked for any encoder."""
+    monkeypatch.setattr(prompts, "UNAVAILABLE", {})
+
+
 @pytest.fixture
 def no_transformers(monkeypatch):
     """As if transformers were not installed."""
@@ -134,6 +140,18 @@ def test_without_transformers_the_default_falls_back_and_says_so(tmp_path, no_tr
     for said in ("transformers", 'pip install "nnmiss[clip]"', "prompt=binary", "ablation"):
         assert said in note
     assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_cannot_be_had_is_asked_for_once(tmp_path, monkeypatch):
+    asked = []
+
+    def unavailable(texts, encoder):
+        asked.append(encoder)
+        raise prompts.EncoderUnavailable("no answer")
+
+    monkeypatch.setattr(prompts, "encode_texts", unavailable)
+    notes = [prompts.prepare_prompts({"prompt": "clip"}, ["a", "b"], tmp_path) for _ in range(2)]
+    assert len(asked) == 1 and notes[0] == notes[1] and "no answer" in notes[0][0]
 
 
 def test_a_hub_that_cannot_be_reached_falls_back_only_for_the_default(tmp_path, monkeypatch):

@@ -20,6 +20,8 @@ DEFAULT_TEXT = "The input MRI modalities are {}"  # the paper's template
 FALLBACK = ("prompt=binary is used instead: an MLP of the modality code, the paper's ablation (its Fig. 5: mean Dice 73.82 "
             "instead of 74.32). ")
 
+UNAVAILABLE: dict[str, str] = {}  # encoder -> why; a hub that does not answer costs half a minute, so a process asks once
+
 
 def prompt_texts(modalities: list[str], template: str = DEFAULT_TEXT) -> list[str]:
     """The prompts of all 2^M - 1 subsets; row r is the subset with code r + 1, modality 0 being the lowest bit.
@@ -65,8 +67,11 @@ def prepare_prompts(block: dict, modalities: list[str], preprocessed_folder: Pat
         embeddings = _read(path, modalities, texts, encoder)
     else:
         try:
+            if encoder in UNAVAILABLE:
+                raise EncoderUnavailable(UNAVAILABLE[encoder])
             embeddings, notes = encode_texts(texts, encoder)
         except EncoderUnavailable as reason:
+            UNAVAILABLE[encoder] = str(reason)
             if encoder != DEFAULT_ENCODER:
                 raise NnmissError(f"text_encoder={encoder}: {reason}. Mend that, or --set prompt=binary to go without "
                                   "CLIP") from None
