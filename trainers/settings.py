@@ -123,8 +123,8 @@ def stage_epochs(total: int, published: dict[str, int], given: dict[str, int]) -
     if not rest or not total:
         return {stage: given.get(stage) or published[stage] for stage in published}
     if total - sum(given.values()) < len(rest):
-        raise NnmissError(f"num_epochs={total} leaves {max(0, total - sum(given.values()))} epoch(s) for {', '.join(rest)}, "
-                          "fewer than one each: raise it")
+        left = max(0, total - sum(given.values()))
+        raise NnmissError(f"num_epochs={total} leaves {left} epoch(s) for {', '.join(rest)}, fewer than one each: raise it")
     left = dict(zip(rest, split_epochs(total - sum(given.values()), tuple(rest.values()))))
     return {stage: given.get(stage, left.get(stage)) for stage in published}
 

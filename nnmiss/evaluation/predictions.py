@@ -67,11 +67,16 @@ def subset_order(modalities: list[str]) -> list[str]:
     return [subset_name(present, modalities) for present in all_subsets(len(modalities))]
 
 
+NOT_SUBSETS = ("uncertainty", "reconstructions")  # what nnmiss_predict writes beside segmentations
+
+
 def _subset_folders(folder: Path, modalities: list[str], file_ending: str, found: Found) -> dict[str, Path]:
     """Canonical subset name -> folder, in table order. A name that nearly fits is an error, any other a note."""
     named: dict[str, Path] = {}
     lower = [m.lower() for m in modalities]
     for subfolder in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if subfolder.name in NOT_SUBSETS and subfolder.name not in lower:
+            continue
         if not case_files(subfolder, file_ending):
             continue
         try:
