@@ -287,10 +287,11 @@ def test_headers_that_can_be_trained_on_can_be_evaluated(folders, header):
 def test_folders_that_are_no_subsets(folders, tmp_path):
     save(ball(), folders / "pred" / "uncertainty" / "a.nii.gz")
     save(ball(), folders / "pred" / "flair+t1c" / "a.nii.gz")
+    save(ball(), folders / "pred" / "other" / "a.nii.gz")
     (folders / "pred" / "logs").mkdir()
     results = evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out")
     assert len(results.attrs["errors"]) == 1 and "t1c" in results.attrs["errors"][0]  # a misspelt subset
-    assert len(results.attrs["notes"]) == 1 and "uncertainty" in results.attrs["notes"][0]
+    assert len(results.attrs["notes"]) == 1 and "other" in results.attrs["notes"][0]  # uncertainty is our own
 
 
 @pytest.mark.parametrize("break_it, message", [

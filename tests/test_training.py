@@ -341,3 +341,16 @@ def test_nnunets_own_command_does_not_run_one_stage_of_several(tiny, session_fol
     trainer = nnMissTrainerMetaKD(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
     with pytest.raises(NnmissError, match=r"warmup, missing.*use nnmiss_train"):
         trainer.run_training()
+
+
+def test_a_lost_stage_under_finished_ones_is_not_trained_again_in_silence(tiny):
+    run("--no_val", epochs=2)
+    (fold_folder(tiny) / "stage_warmup" / "checkpoint_final.pth").unlink()
+    with pytest.raises(NnmissError, match="stage warmup is not finished, but later ones"):
+        run("--no_val", epochs=2)
+    assert run("--no_val", "--stage", "warmup", epochs=2) == 0
+
+
+def test_continuing_nothing_is_said(tiny, capsys):
+    run("--no_val", "--c", "--tag", "typo", epochs=2)
+    assert "holds nothing to continue: a new training starts" in capsys.readouterr().out

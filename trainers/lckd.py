@@ -58,6 +58,12 @@ class nnMissTrainerLCKD(MissingModalityTrainer):
                         "micro_batch": 0}
     presets = {"paper": {}, "official": {"weight_decay": 0.0, "imputation": "bottleneck"}}
 
+    @classmethod
+    def stages_of(cls, modalities, settings):
+        for name in settings["fixed_teachers"].split("+") if settings["fixed_teachers"] else ():
+            match_modality(name, modalities)  # refuses unknown names before anything is written
+        return cls.stages
+
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,
                                    enable_deep_supervision=True) -> nn.Module:

@@ -215,6 +215,12 @@ class Run:
 
     def stages_to_run(self) -> list[str]:
         """Unfinished stages in order; with `--stage` only that one."""
+        finished = [self.is_finished(name) for name in self.stage_names]
+        if self.arguments.stage is None and sorted(finished, reverse=True) != finished:
+            gap = self.stage_names[finished.index(False)]
+            raise NnmissError(f"{self.fold_folder}: stage {gap} is not finished, but later ones that were trained from it "
+                              f"are. Put back its checkpoint_final.pth, train it alone with --stage {gap}, or delete the "
+                              "folder")
         names = self.stage_names if self.arguments.stage is None else (self.arguments.stage,)
         return [name for name in names if not self.is_finished(name)]
 

@@ -86,8 +86,8 @@ class ProgressLogger(MetaLogger):
         log = self.get_checkpoint()
         figure = Figure(figsize=(12, 8), layout="constrained")
         losses, parts, rate, duration = figure.subplots(2, 2).flat
-        losses.plot(log["train_losses"], label="training loss")
-        losses.plot(log["val_losses"], label="validation loss")
+        losses.plot(log["train_losses"], marker=".", label="training loss")
+        losses.plot(log["val_losses"], marker=".", label="validation loss")
         losses.legend(loc="upper left")
         dice = losses.twinx()
         dice.plot(log["mean_fg_dice"], "g:", label="pseudo Dice")
@@ -95,10 +95,10 @@ class ProgressLogger(MetaLogger):
         dice.set_ylim(0, 1)
         dice.legend(loc="lower right")
         for name, values in self.progress.parts.items():
-            parts.plot(values, label=name)
+            parts.plot(values, marker=".", label=name)
         parts.legend()
-        rate.plot(log["lrs"])
-        duration.plot([b - a for a, b in zip(log["epoch_start_timestamps"], log["epoch_end_timestamps"])])
+        rate.plot(log["lrs"], marker=".")
+        duration.plot([b - a for a, b in zip(log["epoch_start_timestamps"], log["epoch_end_timestamps"])], marker=".")
         titles = ("loss and pseudo Dice", "parts of the training loss", "learning rate", "seconds per epoch")
         for axis, title in zip((losses, parts, rate, duration), titles):
             axis.set(title=title, xlabel="epoch")

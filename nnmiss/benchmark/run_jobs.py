@@ -60,7 +60,8 @@ class Sitting:
             # a session of its own: Ctrl-C in the terminal comes to us alone, and we ask the job to stop, once
             self.process = subprocess.Popen([sys.executable, "-m", module, *command[1:]], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=subprocess.STDOUT, env=self.environment,
-                                            start_new_session=True)
+                                            start_new_session=True,
+                                            pass_fds=(self.lock.fileno(),))  # it holds the lock if we are killed
 
     def has_ended(self) -> bool:
         """Goes on to the next command when one succeeded; True when the last one ended or one failed."""

@@ -120,6 +120,7 @@ def check(jobs: list[Job]) -> None:
     All at once and before anything is trained, because a benchmark runs for days. Raises NnmissError naming each.
     """
     wrong: dict[str, None] = {}
+    notes: dict[str, None] = {}
     seen: set[tuple] = set()
     for job in jobs:
         kinds = {("variant", job.variant.name, job.missing), ("fold", job.fold)}
@@ -128,10 +129,15 @@ def check(jobs: list[Job]) -> None:
         seen |= kinds
         c = job.conditions
         try:
-            Run(RunArguments(c.dataset_name, job.variant.method, job.fold, c.configuration, c.plans, job.seed, job.tag,
-                             job.missing, preset=job.variant.preset, assignments=job.assignments)).check_against_earlier()
+            run = Run(RunArguments(
+                c.dataset_name, job.variant.method, job.fold, c.configuration, c.plans, job.seed, job.tag, job.missing,
+                preset=job.variant.preset, assignments=job.assignments))
+            run.check_against_earlier()
+            notes.update(dict.fromkeys(f"{job.variant.name}: {note}" for note in run.notes))
         except NnmissError as error:
             wrong[f"{job.variant.name}: {error}"] = None
+    for note in notes:
+        print(f"note: {note}")
     if wrong:
         raise NnmissError("nothing was run, because\n  " + "\n  ".join(wrong))
 

@@ -16,7 +16,7 @@ from nnmiss.cli.environment import choose_device, parse_fold
 from nnmiss.errors import NnmissError, command
 from nnmiss.preprocessing.dataset_folders import find_dataset_name, load_dataset_json, require_folder
 from nnmiss.trainers import METHODS, method_class
-from nnmiss.trainers.run import Run, RunArguments, as_started, train
+from nnmiss.trainers.run import Run, RunArguments, as_started, run_folders, train
 from nnmiss.trainers.settings import parse_assignments
 
 
@@ -83,6 +83,8 @@ def run(arguments: list[str] | None = None) -> int:
         pretrained_weights=args.pretrained_weights, device=choose_device(args.device),
         show_progress=not args.disable_progress_bar, save_probabilities=args.npz)
     if args.continue_training or args.val or args.val_best:
+        if args.continue_training and not (run_folders(asked)[1] / "run.json").is_file():
+            print(f"note: {run_folders(asked)[1]} holds nothing to continue: a new training starts. Is --tag right?")
         asked = as_started(asked)
     if args.num_gpus > 1:
         train_on_gpus(asked, args.num_gpus, (args.val, args.val_best, args.no_val))

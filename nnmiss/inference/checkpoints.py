@@ -47,8 +47,9 @@ def read_checkpoint(path: str | os.PathLike, device: torch.device | str = "cpu")
         with allowed(_numpy_numbers()):
             checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise NnmissError(f"checkpoint {path} was refused: it is damaged or holds objects other than tensors and "
-                          f"plain values, which could run code when loaded ({type(error).__name__})") from None
+        raise NnmissError(f"checkpoint {path} was refused ({type(error).__name__}): it is damaged or holds objects other "
+                          "than tensors and plain values, which could run code when loaded. A damaged one of a training "
+                          "can be deleted: its stage then starts anew") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network_weights"), dict):
         raise NnmissError(f"{path} is not a nnU-Net checkpoint: it has no 'network_weights'")
     return checkpoint

@@ -142,6 +142,9 @@ def _recovery_weights(predictor: MissingModalityPredictor, network: MissingModal
                       stage: str) -> dict[str, Tensor]:
     """One fold's weights of `network`, from the checkpoint's method state or as an earlier stage's own network."""
     folder = predictor.model_folder / f"fold_{fold}"
+    if stage and not (folder / f"stage_{stage}").is_dir():
+        last = read_checkpoint(folder / predictor.checkpoint_name).get("nnmiss", {}).get("stage")
+        stage = "" if stage == last else stage
     file = folder / f"stage_{stage}" / "checkpoint_final.pth" if stage else folder / predictor.checkpoint_name
     if not file.is_file():
         stages = ", ".join(path.name.removeprefix("stage_") for path in sorted(folder.glob("stage_*"))) or "none"

@@ -20,7 +20,7 @@ DEFAULT_TEXT = "The input MRI modalities are {}"  # the paper's template
 FALLBACK = ("prompt=binary is used instead: an MLP of the modality code, the paper's ablation (its Fig. 5: mean Dice 73.82 "
             "instead of 74.32). ")
 
-UNAVAILABLE: dict[str, str] = {}  # encoder -> why; a hub that does not answer costs half a minute, so a process asks once
+UNAVAILABLE: dict[str, str] = {}  # encoder -> why; a hub that does not answer costs seconds, so a process asks once
 
 
 def prompt_texts(modalities: list[str], template: str = DEFAULT_TEXT) -> list[str]:

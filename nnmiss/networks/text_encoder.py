@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ import torch
 from nnmiss.errors import NnmissError
 
 AT_ONCE = 64  # prompts encoded together
+HUB_SECONDS = 5  # to wait for a connection
 
 
 class EncoderUnavailable(Exception):
@@ -61,10 +65,11 @@ def _load(transformers, encoder: str):
     if local and not any((folder / f"model.safetensors{more}").is_file() for more in ("", ".index.json")):
         raise NnmissError(f"text_encoder={encoder}: this folder cannot be loaded as a CLIP model. {needed}; pickled "
                           "weights are never read")  # older versions of transformers would, whatever they are told
+    offline = not local and not _hub_answers()  # else every file is asked for again and again, for minutes
     try:
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(source)
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(source, local_files_only=offline)
         model, report = transformers.CLIPTextModelWithProjection.from_pretrained(
-            source, use_safetensors=True, output_loading_info=True)  # never a pickle
+            source, use_safetensors=True, output_loading_info=True, local_files_only=offline)  # never a pickle
     except Exception as error:  # OSError, the hub's and HTTP's own, safetensors', JSON's: they differ between versions
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         if local:
@@ -77,6 +82,18 @@ def _load(transformers, encoder: str):
         raise NnmissError(f"text_encoder={encoder}: its weights lack parts of CLIP's text model and projection, such as "
                           f"{name}: give a whole CLIP model")
     return tokenizer, model.float().eval()
+
+
+def _hub_answers() -> bool:
+    """Whether the hub, or the proxy in front of it, takes a connection within a few seconds."""
+    from huggingface_hub import constants  # comes with transformers
+
+    address = urlsplit(urllib.request.getproxies().get("https") or constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname, address.port or 443), HUB_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
