@@ -1,5 +1,5 @@
 #!/bin/sh
-# The study of documentation/reference/method_comparison.md: data, plan, tables of missing files, 28 variants x 3 seeds.
+# The study of documentation/reference/method_comparison.md: data, plan, tables of missing files, 32 variants x 3 seeds.
 # Usage: run.sh FOLDER [further arguments of nnmiss_benchmark]. Stop it and call it again as often as you like.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
