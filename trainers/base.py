@@ -131,9 +131,15 @@ class MissingModalityTrainer(TrainingData, Checkpointing, nnUNetTrainer):
 
     @classmethod
     def prepare(cls, block: dict, modalities: list[str], preprocessed_folder: Path) -> list[str]:
-        """Called once per run before anything is trained; may change the run's "nnmiss" block and write beside the plans.
+        """Called at every start of a run, before anything is trained, so it must bear repetition.
 
-        Returns notes for the user.
+        Args:
+            block: the run's "nnmiss" block of the plans; may be changed.
+            modalities: names in channel order.
+            preprocessed_folder: where the plans lie; files may be written there.
+
+        Returns:
+            Notes for the user. Raises NnmissError when something that was asked for cannot be had.
         """
         return []
 

@@ -71,7 +71,7 @@ def wanted_subsets(args: argparse.Namespace, modalities: list[str], only: str = 
         if args.all_subsets or any(names and parse_subset(names, modalities) != own for names in asked):
             raise NnmissError(f"this model was trained for {only} alone (subset={only}): leave out --modalities, --subsets "
                               "and --all_subsets")
-        return Wanted(shown=own)
+        return Wanted(subsets=(own,)) if args.subsets else Wanted(shown=own)
     if args.all_subsets:
         return Wanted(subsets=tuple(all_subsets(len(modalities))))
     if args.subsets:
