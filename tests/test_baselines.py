@@ -87,7 +87,8 @@ def test_a_dedicated_network_is_predicted_with_its_subset_alone():
                                  ["flair", "t1"], "flair")
     assert own.shown == (True, False)
     arguments = ["-i", "a", "-o", "b", "-d", "1", "-m", "modality_dropout", "--subsets", "flair"]
-    assert predict.wanted_subsets(predict.parser().parse_args(arguments), ["flair", "t1"], "flair").subsets == ((True, False),)
+    asked = predict.wanted_subsets(predict.parser().parse_args(arguments), ["flair", "t1"], "flair")
+    assert asked.subsets == ((True, False),)  # into the sub-folder that was asked for
     for more in (["--modalities", "t1"], ["--all_subsets"], ["--subsets", "flair", "flair+t1"]):
         args = predict.parser().parse_args(["-i", "a", "-o", "b", "-d", "1", "-m", "modality_dropout", *more])
         with pytest.raises(NnmissError, match="trained for flair alone"):
