@@ -7,7 +7,7 @@ import torch
 from nnmiss.errors import NnmissError
 from nnmiss.trainers import METHODS, method_class
 from nnmiss.trainers.settings import parse_assignments, resolve_settings, split_epochs, stage_epochs
-from nnmiss.trainers.splits import fold_cases, hold_out, load_or_make_splits
+from nnmiss.trainers.splits import fold_cases, hold_out, load_or_make_splits, without_test_cases
 from nnmiss.trainers.stages import StagedSchedule
 
 KNOWN = {"alpha": 0.1, "num_epochs": 10, "fusion": "concat", "flag": False}
@@ -141,6 +141,15 @@ def test_fewer_than_five_cases_leave_one_out(tmp_path):
     (tmp_path / "x").mkdir()
     assert load_or_make_splits(tmp_path / "x", ["a"]) == []
     assert fold_cases([], "all", ["a"]) == (["a"], ["a"])
+
+
+def test_fold_all_leaves_out_the_test_cases_of_a_preset(tmp_path):
+    assert without_test_cases(tmp_path, ["a", "b", "c"]) == ["a", "b", "c"]
+    (tmp_path / "test_cases.json").write_text('{"cases": ["b"]}')
+    assert without_test_cases(tmp_path, ["a", "b", "c"]) == ["a", "c"]
+    (tmp_path / "test_cases.json").write_text('{"cases": ["a", "b", "c"]}')
+    with pytest.raises(NnmissError, match="none is left to train on"):
+        without_test_cases(tmp_path, ["a", "b", "c"])
 
 
 def test_a_fold_that_does_not_exist_is_refused(tmp_path):

@@ -25,7 +25,7 @@ from nnmiss.inference.checkpoints import read_checkpoint
 from . import method_class
 from .run_record import case_notes, differences, digest, sha256
 from .settings import common_settings, resolve_settings, stage_epochs
-from .splits import fold_cases, load_or_make_splits
+from .splits import fold_cases, load_or_make_splits, without_test_cases
 from .stages import find_stage
 
 
@@ -151,7 +151,8 @@ class Run:
         if self.missing_path:
             apply_missing_table(available, read_missing_table(self.missing_path, self.modalities))
         cases = sorted(available)
-        fold_cases(load_or_make_splits(self.preprocessed, cases), self.arguments.fold, cases)
+        splits = load_or_make_splits(self.preprocessed, cases)
+        fold_cases(splits, self.arguments.fold, without_test_cases(self.preprocessed, cases))
 
     def _share_epochs(self) -> None:
         """Shares `num_epochs` among the stages; what was given for a stage comes off the total."""

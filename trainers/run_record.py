@@ -19,6 +19,9 @@ def case_notes(trainer, training: list[str]) -> list[str]:
         notes.append(f"{len(trainer.files)} cases in all, so the folds leave one out instead of a fifth")
     if trainer.fold == "all":
         notes.append("fold 'all' trains and validates on the same cases: its validation says nothing about new ones")
+        if len(trainer.files) > len(training):
+            notes.append(f"{len(trainer.files) - len(training)} case(s) are left out of fold 'all': test_cases.json keeps "
+                         "them for testing")
     for m, name in enumerate(trainer.modalities):
         if not any(trainer.available[case][m] for case in training):
             notes.append(f"no training case of this fold has {name}: the model cannot learn it")

@@ -49,6 +49,23 @@ def _check_splits(splits: list, cases: set[str], path: Path) -> None:
             raise NnmissError(f"{path}: fold {number} trains and validates on the same case(s), such as {both[0]}")
 
 
+def without_test_cases(preprocessed_folder: str | Path, cases: list[str]) -> list[str]:
+    """`cases` without those that test_cases.json (written with a preset of splits) keeps for testing, for fold "all".
+
+    Raises NnmissError when the file does not hold a list of cases, or when no case is left.
+    """
+    path = Path(preprocessed_folder) / "test_cases.json"
+    if not path.is_file():
+        return list(cases)
+    test = read_json(path, "list of test cases", keys=("cases",))["cases"]
+    if not isinstance(test, list):
+        raise NnmissError(f'{path}: "cases" must be a list of case names, got {test!r}')
+    left = [case for case in cases if case not in set(test)]
+    if not left:
+        raise NnmissError(f"{path} keeps every case for testing: none is left to train on, mend or remove it")
+    return left
+
+
 def fold_cases(splits: list[dict[str, list[str]]], fold: int | str, cases: list[str]) -> tuple[list[str], list[str]]:
     """(training, validation) cases of a fold; "all" trains and validates on everything, as in nnU-Net.
 

@@ -22,7 +22,7 @@ from nnmiss.networks.memory_format import fastest_layout
 from nnmiss.seeding import derive_seed, seed_libraries, torch_generator
 
 from .loaders import choose_without_timing
-from .splits import fold_cases, hold_out, load_or_make_splits
+from .splits import fold_cases, hold_out, load_or_make_splits, without_test_cases
 
 
 class TrainingData(nnUNetTrainer):
@@ -44,7 +44,8 @@ class TrainingData(nnUNetTrainer):
     def do_split(self):
         """(training, validation) cases of the fold; held-out cases are still among the training cases here."""
         cases = sorted(self.available)
-        return fold_cases(load_or_make_splits(self.preprocessed_dataset_folder_base, cases), self.fold, cases)
+        splits = load_or_make_splits(self.preprocessed_dataset_folder_base, cases)
+        return fold_cases(splits, self.fold, without_test_cases(self.preprocessed_dataset_folder_base, cases))
 
     def training_cases(self, cases: list[str]) -> list[str]:
         """Which of `cases` this stage uses, to train on and for its pseudo Dice; `self.available` says what they have."""
