@@ -118,11 +118,12 @@ _ALL = (
     _modern(2024, "MET", CONSECUTIVE),
     _modern(2024, "PED", PEDIATRIC),
     _radiotherapy(2024),
-    # 2025 GLI holds cases before (240 x 240 x 155) and after treatment (182 x 218 x 182): no single shape
+    # 2025 GLI holds cases before (240 x 240 x 155) and after treatment (182 x 218 x 182); its validator asks no shape
     _modern(2025, "GLI", WITH_CAVITY, shape=None),
-    _modern(2025, "SSA", CONSECUTIVE),
-    _modern(2025, "MET", WITH_CAVITY),
-    _modern(2025, "PED", PEDIATRIC),
+    _modern(2025, "SSA", CONSECUTIVE, shape=None),
+    _modern(2025, "MEN", CONSECUTIVE, shape=None),
+    _modern(2025, "MET", WITH_CAVITY, shape=None),
+    _modern(2025, "PED", PEDIATRIC, shape=None),
     _radiotherapy(2025),
     _modern(2026, "MET", WITH_CAVITY, shape=None, geometry="reference"),
     _modern(2026, "PED", PEDIATRIC, shape=None, geometry="reference"),
