@@ -1,11 +1,15 @@
 """Data sets brought into nnU-Net's raw format, one a file, and the table that names them."""
 from __future__ import annotations
 
-from nnmiss.dataset_conversion import open_ms
+from nnmiss.dataset_conversion import msd, open_ms, own_folder
+from nnmiss.dataset_conversion.brats import BratsConverter
 
-# A converter is a module with DESCRIPTION, DEFAULT_ID, Options (a dataclass whose fields are its flags, `overwrite`
-# among them), add_arguments(parser) and convert(sources, output, dataset_id, options) -> ConversionSummary. It only
-# finds files; checking and writing them is `raw_cases.write_raw_dataset`, the same for all.
+# A converter is a module, or an object, with DESCRIPTION, DEFAULT_ID, Options (a dataclass whose fields are its flags,
+# `overwrite` and `num_threads` among them), add_arguments(parser) and convert(sources, output, dataset_id, options) ->
+# ConversionSummary. It only finds files; checking and writing them is `raw_cases.write_raw_dataset`, the same for all.
 CONVERTERS = {
+    **{f"brats{year}": BratsConverter(year) for year in (2018, 2019, 2020, 2021, 2023, 2024, 2025)},
+    "msd": msd,
+    "folder": own_folder,
     "open_ms": open_ms,
 }

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnmiss.availability import match_modality
-from nnmiss.dataset_conversion.raw_cases import ConversionSummary, RawDataset, SourceCase, write_raw_dataset
+from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
+from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase
 from nnmiss.errors import NnmissError, nearest_names
 
 DESCRIPTION = "multiple-sclerosis lesions in FLAIR, T1, T1 + contrast and T2 (Lesjak 2017; folders patientXX)"
@@ -37,6 +38,7 @@ class Options:
         drop: "patient:modality" channel files to leave out.
         copy: "copy" or "link".
         demo_split: write splits_final.json with one fold per training patient, validated on it.
+        num_threads: patients at once.
         overwrite: replace a data set of the same id and name.
     """
 
@@ -46,6 +48,7 @@ class Options:
     drop: Sequence[str] = ()
     copy: str = "copy"
     demo_split: bool = False
+    num_threads: int = NUM_THREADS
     overwrite: bool = False
 
 
@@ -84,7 +87,7 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
     )
     return write_raw_dataset(dataset, cases.values(), output, dataset_id, copy=options.copy,
                              spacing_mm=_three(options.spacing_mm), leave_one_out=options.demo_split,
-                             overwrite=options.overwrite)
+                             overwrite=options.overwrite, num_threads=options.num_threads)
 
 
 def find_patients(sources: Sequence[str | os.PathLike]) -> dict[str, SourceCase]:

@@ -2,108 +2,72 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 
-import nibabel as nib
 from tqdm import tqdm
 
 from nnmiss.atomic_files import write_json
+from nnmiss.dataset_conversion.case_files import CaseSettings, write_case
 from nnmiss.dataset_conversion.raw_folder import new_dataset_folder
-from nnmiss.dataset_conversion.resample import resample_image, resample_label
-from nnmiss.dataset_conversion.source_files import check_geometry, read_label, read_nifti
+from nnmiss.dataset_conversion.raw_types import ConversionSummary, RawDataset, SourceCase, shortened
 from nnmiss.errors import NnmissError
 
+NUM_THREADS = 4  # at once; decompression, most of the work, runs outside Python's lock
 
-@dataclass(frozen=True)
-class SourceCase:
-    """One case as a converter found it.
-
-    images: modality name -> NIfTI file; absent modalities are not in it. label: None only allowed for test cases.
-    problem: what the converter found wrong already; the case is then reported, not converted.
-    """
-
-    name: str
-    images: dict[str, Path]
-    label: Path | None
-    test: bool = False
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class RawDataset:
-    """What dataset.json says: modality names in channel order, nnU-Net's labels, and where the data are from.
-
-    label_values: the integers a label file may hold. extra: further entries of dataset.json.
-    """
-
-    name: str
-    modalities: tuple[str, ...]
-    labels: dict[str, int | list[int]]
-    label_values: tuple[int, ...]
-    description: str
-    extra: dict = field(default_factory=dict)
-
-
-@dataclass
-class ConversionSummary:
-    """What was written: case -> modalities on disk for training and test cases, case -> message for failed ones.
-
-    splits: the folds written to splits_final.json, if any.
-    """
-
-    folder: Path
-    modalities: tuple[str, ...]
-    training: dict[str, list[str]]
-    test: dict[str, list[str]]
-    failed: dict[str, str]
-    splits: list[dict[str, list[str]]] = field(default_factory=list)
-
-    def untrained(self) -> list[str]:
-        """A sentence for every fold and modality that none of the fold's training cases has."""
-        return [f"fold {k}: no training case has {m}, so this fold cannot learn it"
-                for k, fold in enumerate(self.splits) for m in self.modalities
-                if not any(m in self.training[case] for case in fold["train"])]
+MAX_REASONS = 10  # of cases that failed, printed when all did
 
 
 def write_raw_dataset(dataset: RawDataset, cases: Iterable[SourceCase], output: str | os.PathLike, dataset_id: int, *,
                       copy: str = "copy", spacing_mm: tuple[float, float, float] | None = None,
-                      leave_one_out: bool = False, overwrite: bool = False) -> ConversionSummary:
+                      leave_one_out: bool = False, overwrite: bool = False, blank_is_missing: bool = False,
+                      num_threads: int = NUM_THREADS, notes: Sequence[str] = ()) -> ConversionSummary:
     """Writes `output`/DatasetXXX_Name from `cases`; a bad case is left out and named, the others are written.
+
+    Memory holds one image per thread, however many cases there are.
 
     Args:
         copy: "copy" or "link" (hard links; a file is copied where the file system refuses one). Files that are not
-            .nii.gz are written anew. Labels are always written anew, as uint8.
+            gzip are compressed, header and voxels as they are. Labels are always written anew, as uint8.
         spacing_mm: resamples every case to this voxel size (`nnmiss.dataset_conversion.resample`).
         leave_one_out: writes splits_final.json, one fold per training case that validates on it alone.
         overwrite: replaces a data set of the same id and name.
+        blank_is_missing: leaves out images that hold one value only; without it they are only noted.
+        num_threads: cases read and written at once.
+        notes: the converter's own, put before those that arise here.
 
     Returns:
         the summary; `failed` is empty when everything was converted.
 
-    Raises NnmissError when no training case at all could be converted, when `leave_one_out` has fewer than two of
-    them, or for the output folder's reasons. Then nothing is written.
+    Raises NnmissError when no training case could be converted though there are some, or no case at all, when
+    `leave_one_out` has fewer than two of them, for a `num_threads` below 1, or for the output folder's reasons. Then
+    nothing is written.
     """
+    if num_threads < 1:
+        raise NnmissError(f"-np takes a number of threads, 1 or more, got {num_threads}")
     cases = list(cases)
+    blank: list[str] = []
     with new_dataset_folder(output, dataset_id, dataset.name, overwrite) as (temporary, final):
-        summary = ConversionSummary(final, dataset.modalities, {}, {}, {})
-        for case in tqdm(cases, desc="converting", unit="case"):
-            try:
-                _write_case(temporary, dataset, case, copy, spacing_mm)
-            except NnmissError as error:
-                summary.failed[case.name] = str(error)
-            else:
-                written = summary.test if case.test else summary.training
-                written[case.name] = [m for m in dataset.modalities if m in case.images]
-        if not summary.training:
-            reasons = "".join(f"\n  {case}: {message}" for case, message in summary.failed.items())
-            raise NnmissError("no training case could be converted, so nothing was written" + reasons)
+        summary = ConversionSummary(final, dataset.modalities, {}, {}, {}, notes=list(notes))
+        write = partial(write_case, temporary, dataset, settings=CaseSettings(copy, spacing_mm, blank_is_missing))
+        with closing(_in_threads(write, cases, num_threads)) as done:  # on any error no thread goes on writing
+            for case, future in tqdm(done, desc="converting", unit="case", total=len(cases)):
+                try:
+                    result = future.result()
+                except NnmissError as error:
+                    summary.failed[case.name] = str(error)
+                    continue
+                (summary.test if case.test else summary.training)[case.name] = result.modalities
+                blank += [f"{case.name} {modality}" for modality in result.blank]
+        _refuse_empty(summary, cases)
         if leave_one_out:
             summary.splits = leave_one_out_splits(list(summary.training))
             write_json(temporary / "splits_final.json", summary.splits)
         write_json(temporary / "dataset.json", _dataset_json(dataset, len(summary.training)))
+    summary.notes += _closing_notes(summary, blank, blank_is_missing)
     return summary
 
 
@@ -114,43 +78,39 @@ def leave_one_out_splits(cases: list[str]) -> list[dict[str, list[str]]]:
     return [{"train": [c for c in cases if c != held_out], "val": [held_out]} for held_out in cases]
 
 
-def _write_case(folder: Path, dataset: RawDataset, case: SourceCase, copy: str, spacing_mm) -> None:
-    """Writes the channel files and the label of one case, or nothing. Raises NnmissError for a bad case."""
-    if case.problem:
-        raise NnmissError(case.problem)
-    if not case.images:
-        raise NnmissError(f"no channel file at all, expected one or more of {', '.join(dataset.modalities)}")
-    if case.label is None and not case.test:
-        raise NnmissError("no label file, which a training case needs (a test case does not)")
-    images = {m: read_nifti(path) for m, path in case.images.items()}
-    label = read_label(case.label, dataset.label_values) if case.label else None
-    check_geometry([*zip(case.images.values(), images.values()), *([(case.label, label)] if label else [])])
-
-    part = "Ts" if case.test else "Tr"
-    for modality, image in images.items():
-        (folder / f"images{part}").mkdir(exist_ok=True)
-        target = folder / f"images{part}" / f"{case.name}_{dataset.modalities.index(modality):04d}.nii.gz"
-        if spacing_mm:
-            nib.save(resample_image(image, spacing_mm), target)
-        else:
-            _place(case.images[modality], image, target, copy)
-    if label:
-        (folder / f"labels{part}").mkdir(exist_ok=True)
-        label = resample_label(label, spacing_mm) if spacing_mm else label
-        nib.save(label, folder / f"labels{part}" / f"{case.name}.nii.gz")
+def _in_threads(function: Callable, items: Sequence, num_threads: int) -> Iterator[tuple[SourceCase, Future]]:
+    """(item, finished or running call) in the order of `items`; only a few are ahead of the one that is taken."""
+    waiting: deque = deque()
+    pool = ThreadPoolExecutor(num_threads)
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) >= 2 * num_threads:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _place(source: Path, image: nib.Nifti1Image, target: Path, copy: str) -> None:
-    """Brings an unchanged image to `target`: linked, copied, or compressed when the source is plain .nii."""
-    if not source.name.endswith(".nii.gz"):
-        nib.save(image, target)
-    elif copy == "link":
-        try:
-            os.link(source.resolve(), target)
-        except OSError:  # another file system, or one that has no hard links or forbids this one
-            shutil.copyfile(source, target)
-    else:
-        shutil.copyfile(source, target)
+def _refuse_empty(summary: ConversionSummary, cases: Sequence[SourceCase]) -> None:
+    """Test cases alone are a data set to predict on; failed training cases without a good one are none."""
+    if summary.training or (summary.test and all(case.test for case in cases)):
+        return
+    reasons = [f"\n  {case}: {message}" for case, message in summary.failed.items()]
+    more = f"\n  and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+    raise NnmissError(f"no training case could be converted, so nothing was written{''.join(reasons[:MAX_REASONS])}{more}")
+
+
+def _closing_notes(summary: ConversionSummary, blank: list[str], blank_is_missing: bool) -> list[str]:
+    notes = []
+    if blank:
+        what = "were left out" if blank_is_missing else "were kept; --blank_is_missing leaves them out"
+        notes.append(f"images that hold one value only {what}: {shortened(blank)}")
+    if not summary.training:
+        notes.append("no training cases, only test cases: this data set can be predicted, not trained on")
+    if len(summary.modalities) < 2:
+        notes.append(f"the only modality is {summary.modalities[0]}: nnmiss needs two or more, train with nnU-Net itself")
+    return notes
 
 
 def _dataset_json(dataset: RawDataset, num_training: int) -> dict:

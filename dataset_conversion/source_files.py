@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +20,32 @@ from nnmiss.errors import NnmissError
 UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, ImageFileError, HeaderDataError,
               WrapStructError)
 GEOMETRY_TOLERANCE = 1e-3  # mm, and direction cosines: headers of one registration differ by rounding only
+NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # how such a header begins: its length
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Grid(NamedTuple):
+    """What `check_geometry` compares: voxels per axis, and the (4, 4) voxel-to-world matrix in mm."""
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether the content is gzip, whatever the name says: copies on the web hold .nii that are .nii.gz."""
+    with open(path, "rb") as file:
+        return file.read(2) == GZIP_MAGIC
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a NIfTI file, uncompressed, read to the last one. Raises NnmissError for a truncated or absent file."""
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
+    except FileNotFoundError:
+        raise NnmissError(f"{path} does not exist") from None
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
 
 
 def read_nifti(path: Path) -> nib.Nifti1Image:
@@ -24,43 +53,92 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
 
     Raises NnmissError, naming the file, for what cannot be read, is not three-dimensional or holds NaN or Inf.
     """
+    return as_image(read_content(path), path)
+
+
+def as_image(content: bytes, path: Path) -> nib.Nifti1Image:
+    """The image in the bytes of a NIfTI file, checked; `path` is for the message. Raises as `read_nifti`."""
+    if content[:4] in NIFTI2:
+        raise NnmissError(f"{path} is NIfTI-2, expected NIfTI-1: save it anew, with nibabel as Nifti1Image")
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.name.endswith(".gz") else content
         image = nib.Nifti1Image.from_bytes(content)
         voxels = np.asanyarray(image.dataobj)
-    except FileNotFoundError:
-        raise NnmissError(f"{path} does not exist") from None
     except UNREADABLE as error:
-        raise NnmissError(f"{path} cannot be read as NIfTI ({error}): is it truncated? Download it again") from None
-    if voxels.ndim != 3:
+        raise _unreadable(path, error) from None
+    if voxels.ndim != 3 or voxels.size == 0:
         raise NnmissError(f"{path} has shape {voxels.shape}, expected a three-dimensional image")
-    if not np.isfinite(voxels).all():
+    if voxels.dtype.kind not in "iuf":
+        raise NnmissError(f"{path} has voxels of type {voxels.dtype}, colours or complex: expected one number a voxel")
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise NnmissError(f"{path} holds NaN or infinite voxels: repair it, or take the file away")
     return image
 
 
-def read_label(path: Path, values: tuple[int, ...]) -> nib.Nifti1Image:
-    """The label as uint8. Raises NnmissError for values that the data set does not know."""
+def split_volume(path: Path, count: int) -> list[bytes]:
+    """The volumes of a 4-D NIfTI file, each as the bytes of a 3-D NIfTI file with the same header but for that.
+
+    A 3-D file is one volume. Raises NnmissError for unreadable files and for another number than `count`.
+    """
+    content = read_content(path)
+    try:
+        header = nib.Nifti1Header.from_fileobj(io.BytesIO(content))
+        shape = header.get_data_shape()
+        volumes = shape[3] if len(shape) == 4 else 1
+        size = int(np.prod(shape[:3])) * header.get_data_dtype().itemsize
+        start = int(header.get_data_offset())
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    if len(shape) not in (3, 4) or volumes != count:
+        raise NnmissError(f"{path} has shape {shape}, expected {count} volumes for {count} modalities")
+    if len(content) < start + count * size:
+        raise _unreadable(path, f"{len(content)} bytes, expected {start + count * size}")
+    header = header.copy()
+    header.set_data_shape(shape[:3])
+    header["vox_offset"] = header.single_vox_offset
+    before = header.binaryblock + bytes(header.single_vox_offset - len(header.binaryblock))
+    return [before + content[start + k * size: start + (k + 1) * size] for k in range(count)]
+
+
+def read_label(path: Path, values: Mapping[int, int], hint: str = "") -> nib.Nifti1Image:
+    """The label as uint8, each of its integers replaced by what `values` says.
+
+    Raises NnmissError for integers that `values` does not have; `hint` is what to do then.
+    """
     label = read_nifti(path)
     voxels = np.asanyarray(label.dataobj)
-    unknown = np.setdiff1d(voxels, values)
-    if len(unknown):
-        raise NnmissError(f"{path} holds label values {unknown[:5].tolist()}, expected only {list(values)}")
-    result = nib.Nifti1Image(voxels.astype(np.uint8), label.affine, label.header)
-    result.header.set_data_dtype(np.uint8)
-    result.header.set_slope_inter(1, 0)
-    return result
+    result = np.zeros(voxels.shape, np.uint8)
+    known = 0
+    for source, target in values.items():
+        where = voxels == source
+        known += np.count_nonzero(where)
+        result[where] = target
+    if known < voxels.size:
+        unknown = np.setdiff1d(voxels, list(values))
+        raise NnmissError(f"{path} holds label values {unknown[:5].tolist()}, expected only {list(values)}{hint}")
+    image = nib.Nifti1Image(result, label.affine, label.header)
+    image.header.set_data_dtype(np.uint8)
+    image.header.set_slope_inter(1, 0)
+    return image
 
 
-def check_geometry(files: list[tuple[Path, nib.Nifti1Image]]) -> None:
+def is_blank(image: nib.Nifti1Image) -> bool:
+    """Whether all voxels have one value."""
+    voxels = np.asanyarray(image.dataobj)
+    return voxels.min() == voxels.max()
+
+
+def check_geometry(files: Iterable[tuple[Path, Grid]]) -> None:
     """Raises NnmissError, naming both files, unless all have one shape and one affine."""
     (first_path, first), *others = files
-    for path, image in others:
-        if image.shape != first.shape:
-            raise NnmissError(f"{path.name} has shape {image.shape} but {first_path.name} {first.shape}: "
+    for path, grid in others:
+        if grid.shape != first.shape:
+            raise NnmissError(f"{path.name} has shape {grid.shape} but {first_path.name} {first.shape}: "
                               "all files of a case must be on one grid (co-register and resample them)")
-        difference = np.abs(image.affine - first.affine).max()
+        difference = np.abs(grid.affine - first.affine).max()
         if difference > GEOMETRY_TOLERANCE:
             raise NnmissError(f"{path.name} and {first_path.name} have affines that differ by {difference:.3g}: "
                               "all files of a case must be on one grid (co-register and resample them)")
+
+
+def _unreadable(path: Path, error: object) -> NnmissError:
+    return NnmissError(f"{path} cannot be read as NIfTI ({error}): is it truncated? Download it again")

@@ -7,9 +7,12 @@ from collections import Counter
 from dataclasses import fields
 
 from nnmiss.dataset_conversion import CONVERTERS
-from nnmiss.dataset_conversion.raw_cases import ConversionSummary
+from nnmiss.dataset_conversion.raw_cases import NUM_THREADS
 from nnmiss.dataset_conversion.raw_folder import raw_root
+from nnmiss.dataset_conversion.raw_types import ConversionSummary
 from nnmiss.errors import NnmissError, command, nearest_names
+
+MAX_LINES = 20  # cases printed one by one
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,6 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
                          help="id of the data set, 1 to 999 (default %(default)s)")
         sub.add_argument("-o", dest="output", metavar="FOLDER",
                          help="raw folder to write DatasetXXX_Name into (default: environment variable nnUNet_raw)")
+        sub.add_argument("-np", dest="num_threads", type=int, default=NUM_THREADS, metavar="N",
+                         help="cases read and written at once (default %(default)s)")
         sub.add_argument("--overwrite", action="store_true", help="replace a data set of the same id and name")
         module.add_arguments(sub)
     return parser
@@ -55,14 +60,20 @@ def print_summary(summary: ConversionSummary) -> None:
             continue
         counts = Counter(m for kept in cases.values() for m in kept)
         print(f"{part} cases: {len(cases)}; " + ", ".join(f"{m} {counts[m]}" for m in summary.modalities))
-        for case, kept in cases.items():
-            lacks = [m for m in summary.modalities if m not in kept]
-            if lacks:
-                print(f"  {case} lacks {', '.join(lacks)}")
-    for sentence in summary.untrained():
+        print_gaps({case: [m for m in summary.modalities if m not in kept] for case, kept in cases.items()})
+    for sentence in [*summary.notes, *summary.untrained()]:
         print(f"note: {sentence}")
     for case, message in summary.failed.items():
         print(f"error: {case} was not converted: {message}", file=sys.stderr)
+
+
+def print_gaps(lacking: dict[str, list[str]]) -> None:
+    """A line for each of the first cases that lack a modality; the number of the others."""
+    lacking = {case: modalities for case, modalities in lacking.items() if modalities}
+    for case, modalities in list(lacking.items())[:MAX_LINES]:
+        print(f"  {case} lacks {', '.join(modalities)}")
+    if len(lacking) > MAX_LINES:
+        print(f"  and {len(lacking) - MAX_LINES} more cases lack something")
 
 
 main = command(run)

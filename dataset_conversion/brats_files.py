@@ -1,0 +1,139 @@
+"""Says which case and which modality each file of a BraTS download is, by the ids and file names of a challenge."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+
+from nnmiss.brats_years import CHALLENGES, Challenge
+from nnmiss.dataset_conversion.nifti_files import NiftiFile
+
+# What is written behind the case id, without separators and in lower case.
+KINDS = {
+    "flair": ("flair", "t2f", "t2flair"),
+    "t1": ("t1", "t1n", "t1w"),
+    "t1ce": ("t1ce", "t1c", "t1gd", "t1post"),
+    "t2": ("t2", "t2w"),
+    "label": ("seg", "segm", "segmentation", "gtv"),
+}
+KIND_OF = {word: kind for kind, words in KINDS.items() for word in words}
+HELD_OUT = re.compile(r"validat|(?<![a-z])(val|valid|test|testing)(data|set)?(?![a-z])")  # in lower-cased folder names
+
+
+@dataclass
+class FoundCase:
+    """The files of one case: kind ("flair", ..., "label") -> files, normally one. problems: sentences about others.
+
+    unofficial: files that were recognised by their folder's id, not by their own name. unlabelled_source: nothing in the
+    source folder it came from has a segmentation.
+    """
+
+    name: str
+    files: dict[str, list[NiftiFile]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    unofficial: list[NiftiFile] = field(default_factory=list)
+    unlabelled_source: bool = False
+
+    def any_file(self) -> NiftiFile:
+        """Some file of the case."""
+        return next(files[0] for files in self.files.values())
+
+    def held_out(self, with_source: bool = True) -> bool:
+        """Whether the id or the folders (innermost first) say validation or test rather than training.
+
+        with_source: the source folder's own name counts too.
+        """
+        if re.search("Validation|Testing", self.name):
+            return True
+        folders = self.any_file().folders[0 if with_source else 1:]
+        for folder in reversed([f.lower() for f in folders]):
+            says = ("train" in folder, bool(HELD_OUT.search(folder)))
+            if says[0] != says[1]:
+                return says[1]
+        return False
+
+    def grade(self) -> str | None:
+        """'HGG' or 'LGG' when a folder is called so."""
+        return next((f.upper() for f in self.any_file().folders if f.upper() in ("HGG", "LGG")), None)
+
+
+@dataclass
+class Download:
+    """What lies in the source folders: cases by id, and the NIfTI files that are none of them.
+
+    foreign: id of another year or challenge -> which ("BraTS 2021 GLI").
+    """
+
+    cases: dict[str, FoundCase] = field(default_factory=dict)
+    unused: list[NiftiFile] = field(default_factory=list)
+    foreign: dict[str, list[Challenge]] = field(default_factory=dict)
+
+
+def sort_files(files: Iterable[NiftiFile], rules: Challenge) -> Download:
+    """Every file put to its case. Nothing is read; doubtful ones become problems of their case, or `unused`."""
+    download = Download()
+    for file in files:
+        own, rest = _leading_id(file.name, rules)
+        folder = next((f for f in reversed(file.folders) if rules.is_id(f)), None)
+        # Without an id of its own a file is known by its last word: W39_1998.09.19_Segm in BraTS20_Training_355.
+        word = re.sub(r"[\s_.\-]", "", rest) if own else re.split(r"[\s_.\-]", file.name)[-1]
+        kind = KIND_OF.get(word.lower())
+        if kind is None or not (own or folder):
+            _note_unused(download, file, rules)
+        elif own and folder and own != folder:
+            message = f"{file.path} lies in the folder of {folder} but is named {own}: move or rename it"
+            for name in (own, folder):
+                download.cases.setdefault(name, FoundCase(name)).problems.append(message)
+        else:
+            found = download.cases.setdefault(own or folder, FoundCase(own or folder))
+            found.files.setdefault(kind, []).append(file)
+            if not own:
+                found.unofficial.append(file)
+    unlabelled = not any("label" in case.files for case in download.cases.values())
+    for case in download.cases.values():
+        case.unlabelled_source = unlabelled
+    return download
+
+
+def merge(download: Download, one: Download) -> None:
+    """Adds to `download` what another source folder holds."""
+    for name, case in one.cases.items():
+        known = download.cases.setdefault(name, case)
+        if known is not case:
+            for kind, files in case.files.items():
+                known.files.setdefault(kind, []).extend(files)
+            known.problems += case.problems
+            known.unofficial += case.unofficial
+            known.unlabelled_source &= case.unlabelled_source
+    download.unused += one.unused
+    download.foreign |= one.foreign
+
+
+def _note_unused(download: Download, file: NiftiFile, rules: Challenge) -> None:
+    for name in (file.name, *reversed(file.folders)):
+        case, others = _foreign_id(name, rules)
+        if case:
+            download.foreign[case] = others
+            return
+    download.unused.append(file)
+
+
+def _leading_id(name: str, rules: Challenge) -> tuple[str | None, str]:
+    """The id that `name` begins with, and the rest of it; (None, name) when there is none."""
+    match = _pattern(rules.id_pattern).match(name)
+    return (match[1], name[match.end():]) if match else (None, name)
+
+
+def _foreign_id(name: str, rules: Challenge) -> tuple[str | None, list[Challenge]]:
+    """The id of other challenges that `name` begins with, and those challenges."""
+    if _leading_id(name, rules)[0]:
+        return None, []
+    found = [(_leading_id(name, other)[0], other) for other in CHALLENGES.values()]
+    found = [(case, other) for case, other in found if case]
+    return (found[0][0], [other for _, other in found]) if found else (None, [])
+
+
+@cache
+def _pattern(id_pattern: str) -> re.Pattern:
+    return re.compile(rf"({id_pattern})(?![A-Za-z0-9])")
