@@ -40,6 +40,7 @@ RADIOTHERAPY = {"gtv": 1}
 
 SRI24 = (240, 240, 155)
 POST_TREATMENT = (182, 218, 182)
+NAME_PATTERNS = {2023: r"(\d{5}-\d{3})\.nii\.gz$", 2026: r"(\d{5}(?:-\d{3})?)\.nii\.gz$"}  # 2024 and 2025 share one
 MODERN_ID = r"BraTS-{challenge}-\d{{5}}-\d{{3}}"
 
 
@@ -51,7 +52,8 @@ class Challenge:
         labels: canonical label name -> integer in the challenge's files; the background is 0.
         id_pattern: what the name of a case looks like (regular expression, full match).
         name_pattern: what the portal's validator searches for in a file name (2023 and later), None before.
-        shape: voxels that the validator demands, None where any is accepted.
+        shape: voxels that the validator demands (2023, 2024) or that all images of the year have (until 2021), None where
+            any is accepted.
         geometry: "reference": origin, spacing and direction must be the case's own image's, exactly (the 2020 and 2021
             scoring); "qform": the qform must be that of SRI24, exactly (2023); "none".
         validation_cases: how many the official validation set has, None where nobody says.
@@ -96,7 +98,7 @@ class Challenge:
 
 def _modern(year: int, name: str, labels: dict[str, int], shape=SRI24, geometry="none", **more) -> Challenge:
     """A challenge of 2023 or later."""
-    pattern = r"(\d{5}-\d{3})\.nii\.gz$" if year == 2023 else r"(\d{4,5}-\d{1,3})\.nii\.gz$"
+    pattern = NAME_PATTERNS.get(year, r"(\d{4,5}-\d{1,3})\.nii\.gz$")
     return Challenge(year, name, labels, MODERN_ID.format(challenge=name), pattern, shape, geometry, **more)
 
 
