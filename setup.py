@@ -9,6 +9,8 @@ PACKAGES = {
     "nnmiss.inference": "nnmiss/inference",
     "nnmiss.evaluation": "nnmiss/evaluation",
     "nnmiss.benchmark": "nnmiss/benchmark",
+    "nnmiss.export": "nnmiss/export",
+    "nnmiss.report": "nnmiss/report",
     "nnmiss.cli": "nnmiss/cli",
     "nnmiss.nnunet_ext": "nnmiss/nnunet_ext",
     "nnmiss.planners": "planners",
@@ -24,13 +26,23 @@ COMMANDS = (
     "train",
     "predict",
     "evaluate",
+    "report",
+    "export_brats",
+    "validate_brats",
+    "import_brats_scores",
     "benchmark",
     "demo",
 )
 
+FILES = {
+    "nnmiss.preprocessing": ["split_presets/*.json"],
+    "nnmiss.report": ["assets/*"],
+}
+
 setup(
     packages=list(PACKAGES),
     package_dir=PACKAGES,
+    package_data=FILES,
     install_requires=[
         "nnunetv2>=2.8.1,<2.9",  # planning, preprocessing, sliding window; internals are subclassed, hence the pin
         "torch>=2.5",  # networks and training
@@ -50,6 +62,7 @@ setup(
             "pytest>=8",  # runs the tests
             "medpy>=0.5",  # oracle for the pooled HD95 (GPL: never imported by nnmiss itself)
             "surface-distance>=0.1",  # oracle for the BraTS 2023 HD95
+            "selenium>=4.20",  # drives a headless browser through the report (skipped where there is none)
             "transformers>=4.40",  # writes the tiny random CLIP that the prompts are tested with
         ],
         "clip": ["transformers>=4.40"],  # CLIP's text model, which encodes the prompts of `all_stage` once

@@ -17,8 +17,9 @@ from nnmiss.preprocessing.fingerprint import MissingModalityFingerprintExtractor
 from nnmiss.preprocessing.integrity import find_header_problems, find_problems, raise_problems
 from nnmiss.preprocessing.preprocess_dataset import choose_configurations, copy_labels, preprocess_configuration
 from nnmiss.preprocessing.preprocessor import MissingModalityPreprocessor
-from nnmiss.preprocessing.raw_dataset import RawCase, list_training_cases
-from nnmiss.preprocessing.splits_file import choose_splits, install_splits
+from nnmiss.preprocessing.raw_dataset import RawCase, list_cases, list_training_cases
+from nnmiss.preprocessing.split_presets import FittedSplit, fit_preset, is_preset
+from nnmiss.preprocessing.splits_file import choose_splits, install_splits, install_test_cases
 from nnmiss.preprocessing.subset_report import write_subset_report
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -38,7 +39,7 @@ class PrepareOptions:
     num_foreground_voxels: int = 10**8  # values drawn a channel for the fingerprint's intensity statistics, nnU-Net's
     preprocess: bool = True
     blank_is_missing: bool = False
-    splits: str | None = None
+    splits: str | None = None  # a preset's name or a file
     gpu_memory_target_gb: float | None = None
     target_spacing: list[float] | None = None
     plans_name: str | None = None
@@ -79,10 +80,11 @@ def prepare_dataset(dataset: int | str, options: PrepareOptions | None = None) -
     cases = list_training_cases(raw, dataset_json)
     print(f"\n{name}: {len(cases)} training cases, modalities {', '.join(modalities)}")
     check_raw(name, cases, dataset_json)
-    splits = choose_splits(options.splits, raw, [case.name for case in cases])
+    preset = find_preset(options.splits, raw, cases, dataset_json["file_ending"])
+    splits = choose_splits(preset or options.splits, raw, [case.name for case in cases])
     extract_fingerprint(name, options)
     if splits is not None:
-        print("Splits: " + install_splits(splits, folder, shipped=options.splits is None))
+        _install(splits, preset, raw, folder, shipped=options.splits is None)
     available = read_availability(folder, modalities)
     print(f"\nWhich modalities the training cases have (saved as {folder / 'subsets.csv'}, .md and .png):\n\n"
           + write_subset_report(available, modalities, folder) + "\n")
@@ -107,6 +109,27 @@ def check_raw(dataset_name: str, cases: list[RawCase], dataset_json: dict) -> No
     raise_problems(find_problems(cases, dataset_json), dataset_name)
     reader_class = choose_reader(dataset_json, cases)
     raise_problems([p for case in cases for p in find_header_problems(case, reader_class)], dataset_name)
+
+
+def find_preset(splits: str | None, raw: Path, cases: list[RawCase], file_ending: str) -> FittedSplit | None:
+    """The preset that --splits names, fitted to the training cases and to imagesTs; None when it names none."""
+    if splits is None or not is_preset(splits):
+        return None
+    images_ts = list_cases(raw / "imagesTs", file_ending) if (raw / "imagesTs").is_dir() else []
+    fitted = fit_preset(splits, [case.name for case in cases], [case.name for case in images_ts])
+    print("Splits: " + "\n".join(fitted.report()))
+    return fitted
+
+
+def _install(splits: list, preset: FittedSplit | None, raw: Path, folder: Path, shipped: bool) -> None:
+    """Writes splits_final.json and, with a preset, test_cases.json, and says so."""
+    about_test_cases = "" if shipped else install_test_cases(preset, folder)
+    print("Splits: " + install_splits(splits, folder, shipped))
+    if about_test_cases:
+        print("Splits: " + about_test_cases)
+    if preset is not None and preset.ids["test"]:
+        images = raw / ("imagesTs" if preset.test_in_images_ts == len(preset.ids["test"]) else "imagesTr")
+        print(f"Splits: to predict them: nnmiss_predict -i {images} --cases {folder / 'test_cases.json'} ...")
 
 
 def extract_fingerprint(dataset_name: str, options: PrepareOptions) -> dict:

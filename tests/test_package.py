@@ -33,6 +33,9 @@ def test_the_wheel_holds_everything(tmp_path):
     names = set(zipfile.ZipFile(next(tmp_path.glob("nnmiss-*.whl"))).namelist())
     expected = {f"{name.replace('.', '/')}{'/__init__' * (path.name == '__init__.py')}.py" for name, path in modules()}
     assert expected - names == set()
+    files = {str(path.relative_to(ROOT)) for pattern in ("nnmiss/preprocessing/split_presets/*.json", "nnmiss/report/assets/*")
+             for path in ROOT.glob(pattern)}
+    assert files and files - names == set()
 
 
 def test_every_module_can_be_imported_and_says_in_one_sentence_what_it_is():
@@ -45,7 +48,7 @@ def test_every_module_can_be_imported_and_says_in_one_sentence_what_it_is():
 def test_every_command_of_setup_is_installed_and_shows_help():
     commands = {e.name: e for e in entry_points(group="console_scripts") if e.name.startswith("nnmiss_")}
     names = ("convert_dataset", "phantom", "plan_and_preprocess", "simulate_missing", "train", "predict", "evaluate",
-             "benchmark", "demo")
+             "benchmark", "demo", "report", "export_brats", "validate_brats", "import_brats_scores")
     assert set(commands) == {f"nnmiss_{name}" for name in names}
     for command in commands.values():
         assert callable(command.load())

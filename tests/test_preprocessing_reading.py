@@ -276,7 +276,7 @@ def test_splits_are_checked_and_installed(tmp_path):
     with pytest.raises(NnmissError, match="differs from the splits shipped"):
         install_splits(other, tmp_path / "pp", shipped=True)
     assert "replaced" in install_splits(other, tmp_path / "pp", shipped=False)
-    with pytest.raises(NnmissError, match="there are no presets yet"):
+    with pytest.raises(NnmissError, match="neither a file nor a preset"):
         choose_splits("official", tmp_path, ["a"])
 
 

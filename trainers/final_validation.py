@@ -11,6 +11,7 @@ from nnmiss.availability import Present, subset_name
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.evaluate import evaluate_folder
+from nnmiss.export.colour_tables import write_colour_tables
 from nnmiss.inference.gate_weights import write_gate_weights
 from nnmiss.inference.predict_cases import CaseWriter, Output
 from nnmiss.inference.predictor import MissingModalityPredictor
@@ -75,6 +76,7 @@ def cases_with_any(subsets: tuple[Present, ...], trainer) -> list[str]:
 def report(trainer, folder: Path) -> None:
     """Evaluates the predictions in `folder`, writes the tables and prints the mean Dice of the full set and overall."""
     truth = Path(trainer.preprocessed_dataset_folder_base) / "gt_segmentations"
+    write_colour_tables(folder, trainer.dataset_json)
     results = evaluate_folder(truth, folder, trainer.dataset_json, folder, Conventions())
     write_gate_weights(folder)
     dice = results[results["metric"] == "dice"]

@@ -11,6 +11,18 @@ from nnmiss.planners.prepare_dataset import DEFAULT_CONFIGURATIONS, Prepared, Pr
 from nnmiss.planners.registry import ALIASES, PLANNERS, find_planner
 from nnmiss.preprocessing.dataset_folders import require_folder
 from nnmiss.preprocessing.preprocess_dataset import CASCADE
+from nnmiss.preprocessing.split_presets import PRESETS, list_presets
+from nnmiss.preprocessing.splits_file import require_splits_source
+
+
+class _Splits(argparse.Action):
+    """Takes the value; `help` prints the presets and ends the command, whatever else is given."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        if value == "help":
+            print(f"Presets for --splits:\n{list_presets()}")
+            parser.exit()
+        setattr(namespace, self.dest, value)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,9 +60,10 @@ def parser() -> argparse.ArgumentParser:
                         "without it")
     p.add_argument("--blank_is_missing", action="store_true",
                    help="[OPTIONAL] Treat channel files that are all zero or constant as missing")
-    p.add_argument("--splits", default=None, metavar="PRESET",
-                   help='[OPTIONAL] Splits for cross-validation: a file like splits_final.json, a list of '
-                        '{"train": [...], "val": [...]}')
+    p.add_argument("--splits", default=None, metavar="PRESET", action=_Splits,
+                   help=f"[OPTIONAL] Splits: {', '.join(PRESETS)} (published, by case id, with their test cases), "
+                        'or a file like splits_final.json, a list of {"train": [...], "val": [...]}. '
+                        "`--splits help` lists the presets")
     p.add_argument("--no_pbar", action="store_true", help="[OPTIONAL] No progress bars")
     p.add_argument("--verbose", action="store_true", help="[OPTIONAL] Print a lot of stuff, also nnU-Net's own")
     return p
@@ -65,6 +78,8 @@ def _options(args: argparse.Namespace) -> PrepareOptions:
         raise NnmissError(f"-np takes one number or one per configuration ({len(args.c)}), got {len(args.np)}")
     if any(s <= 0 for s in args.overwrite_target_spacing or []):
         raise NnmissError(f"-overwrite_target_spacing must be positive, got {args.overwrite_target_spacing}")
+    if args.splits is not None:
+        require_splits_source(args.splits)
     fingerprint = args.npfp if args.npfp is not None else (args.np[0] if args.np else 8)
     return PrepareOptions(
         planner=find_planner(args.pl), configurations=args.c, num_processes=args.np,

@@ -10,10 +10,11 @@ from nnmiss.atomic_files import writable_folder, write_json
 from nnmiss.availability import all_subsets, modality_names, parse_subset
 from nnmiss.cli.environment import choose_device, parse_fold
 from nnmiss.errors import NnmissError, command
+from nnmiss.export.colour_tables import write_colour_tables
 from nnmiss.inference.predict_cases import Output, predict_cases
 from nnmiss.inference.predictor import MissingModalityPredictor
 from nnmiss.inference.reconstruction import load_reconstructions
-from nnmiss.inference.wanted import Wanted
+from nnmiss.inference.wanted import Wanted, wanted_cases
 from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
 from nnmiss.preprocessing.raw_dataset import RawCase, list_cases
 from nnmiss.trainers import METHODS, method_class, method_of_trainer
@@ -35,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--modalities", nargs="+", metavar="NAME", help="show only these modalities")
     which.add_argument("--subsets", nargs="+", metavar="A+B", help="predict these subsets, each into its own sub-folder")
     which.add_argument("--all_subsets", action="store_true", help="predict all 2^M - 1 subsets")
+    p.add_argument("--cases", nargs="+", metavar="CASE", help="predict only these cases of -i: names, or files that list "
+                   "them (test_cases.json, a JSON list, text with one name a line)")
     p.add_argument("--save_probabilities", action="store_true", help="also write CASE.npz and CASE.pkl as nnU-Net does")
     p.add_argument("--save_uncertainty", action="store_true", help="also write the entropy map uncertainty/CASE, 0 to 1")
     p.add_argument("--save_reconstructions", nargs="?", const="", metavar="STAGE", help="also write what the method "
@@ -79,16 +82,22 @@ def wanted_subsets(args: argparse.Namespace, modalities: list[str], only: str = 
     return Wanted(shown=parse_subset(args.modalities, modalities) if args.modalities else None)
 
 
-def input_cases(args: argparse.Namespace, file_ending: str) -> list[RawCase]:
-    """The cases of this call. Raises NnmissError for an input folder that is absent or empty, or a part out of range."""
+def input_cases(args: argparse.Namespace, file_ending: str) -> tuple[list[RawCase], dict[str, str]]:
+    """(cases of this call, what --cases names and -i lacks -> message).
+
+    Raises NnmissError for an input folder that is absent or empty, a part out of range, or --cases with no known name.
+    """
     if not Path(args.i).is_dir():
         raise NnmissError(f"input folder {args.i} not found")
     if not 0 <= args.part_id < args.num_parts:
         raise NnmissError(f"-part_id {args.part_id} must be from 0 to {args.num_parts - 1} (-num_parts {args.num_parts})")
-    cases = list_cases(args.i, file_ending)
+    cases, unknown = {case.name: case for case in list_cases(args.i, file_ending)}, {}
     if not cases:
         raise NnmissError(f"{args.i} has no files named CASE_0000{file_ending}, CASE_0001{file_ending}, ...")
-    return cases[args.part_id :: args.num_parts]
+    if args.cases:
+        chosen, unknown = wanted_cases(args.cases, cases)
+        cases = {name: cases[name] for name in chosen}
+    return list(cases.values())[args.part_id :: args.num_parts], unknown
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -105,7 +114,7 @@ def run(arguments: list[str] | None = None) -> int:
     predictor.initialize_from_folder(folder, folds, args.chk, method_of_trainer)
     block = predictor.configuration_manager.configuration.get("nnmiss", {})
     wanted = wanted_subsets(args, modality_names(predictor.dataset_json), block.get("subset", ""))
-    cases = input_cases(args, predictor.dataset_json["file_ending"])
+    cases, unknown = input_cases(args, predictor.dataset_json["file_ending"])
     reconstructions = None
     if args.save_reconstructions is not None:
         reconstructions = load_reconstructions(predictor, method_class(args.m), cases, args.save_reconstructions)
@@ -115,12 +124,16 @@ def run(arguments: list[str] | None = None) -> int:
     write_json(out / "dataset.json", predictor.dataset_json)
     write_json(out / "plans.json", predictor.plans_manager.plans)
     write_json(out / "predict_from_raw_data_args.json", vars(args))
+    write_colour_tables(out, predictor.dataset_json)
+    if unknown:
+        print(f"error: --cases: {len(unknown)} case(s) are not in {args.i}, the others are predicted")
     print(f"{len(cases)} case(s), model {folder.name}, fold(s) {', '.join(map(str, predictor.folds))}")
     failures = predict_cases(
         predictor, cases, wanted,
         Output(out, args.save_probabilities, args.save_uncertainty, args.continue_prediction, reconstructions), args.nps,
         max(1, args.npp))
     print(f"{len(cases) - len(failures)} of {len(cases)} case(s) done, results in {out}")
+    failures |= unknown
     if failures:
         print(f"{len(failures)} failed:", *failures.values(), sep="\n  ")
     return 1 if failures else 0

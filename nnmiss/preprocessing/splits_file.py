@@ -1,10 +1,11 @@
-"""Reads, checks and installs a splits_final.json."""
+"""Reads, checks and installs a splits_final.json, and the list of test cases of a preset beside it."""
 from __future__ import annotations
 
 from pathlib import Path
 
 from nnmiss.atomic_files import read_json, write_json
 from nnmiss.errors import NnmissError
+from nnmiss.preprocessing.split_presets import FittedSplit, fit_preset, is_preset, list_presets, nearest_preset
 
 Splits = list[dict[str, list[str]]]
 
@@ -45,22 +46,39 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def choose_splits(preset: str | None, raw_dataset_folder: Path, cases: list[str]) -> Splits | None:
+def choose_splits(asked: str | FittedSplit | None, raw_dataset_folder: Path, cases: list[str]) -> Splits | None:
     """The splits that --splits names, else those shipped in the raw folder's splits_final.json, else None.
 
-    Raises NnmissError for an unknown preset, a bad file, or two sources that disagree.
+    Args:
+        asked: a preset's name, such a preset already fitted to the data set, or the path of a file.
+        raw_dataset_folder: where a shipped file would be.
+        cases: the names of the training cases.
+
+    Raises NnmissError for an unknown preset, one that does not fit, a bad file, or two sources that disagree.
     """
     shipped_file = raw_dataset_folder / "splits_final.json"
     shipped = read_splits(shipped_file, cases) if shipped_file.is_file() else None
-    if preset is None:
+    if asked is None:
         return shipped
-    if not Path(preset).is_file():
-        raise NnmissError(f"--splits {preset!r} is neither a file nor a preset: there are no presets yet, give the path "
-                          'of a file like splits_final.json, a list of {"train": [...], "val": [...]}')
-    chosen = read_splits(preset, cases)
+    if isinstance(asked, str) and is_preset(asked):
+        asked = fit_preset(asked, cases)
+    if isinstance(asked, FittedSplit):
+        chosen, asked = asked.folds, asked.preset.name
+    else:
+        require_splits_source(asked)
+        chosen = read_splits(asked, cases)
     if shipped is not None and chosen != shipped:
-        raise NnmissError(f"--splits {preset} differs from {shipped_file}, which nnU-Net copies: remove one of them")
+        raise NnmissError(f"--splits {asked} differs from {shipped_file}, which nnU-Net copies: remove one of them")
     return chosen
+
+
+def require_splits_source(asked: str) -> None:
+    """Raises NnmissError, with a table of the presets, when `asked` is neither a preset nor a file."""
+    if is_preset(asked) or Path(asked).is_file():
+        return
+    raise NnmissError(f"--splits {asked!r} is neither a file nor a preset. {nearest_preset(asked)}Give the path of a file "
+                      'like splits_final.json, a list of {"train": [...], "val": [...]}, or one of these presets:\n'
+                      + list_presets())
 
 
 def install_splits(splits: Splits, preprocessed_folder: Path, shipped: bool) -> str:
@@ -83,3 +101,20 @@ def install_splits(splits: Splits, preprocessed_folder: Path, shipped: bool) -> 
     preprocessed_folder.mkdir(parents=True, exist_ok=True)
     write_json(target, splits)
     return f"{'replaced' if before is not None else 'wrote'} {target}: {len(splits)} fold" + "s" * (len(splits) > 1)
+
+
+def install_test_cases(fitted: FittedSplit | None, preprocessed_folder: Path) -> str:
+    """Writes test_cases.json of a preset, before its splits; without a preset removes one that an earlier preset wrote.
+
+    A test_cases.json without "preset" is somebody's own and stays. Returns what was done, in words, "" for nothing.
+    """
+    target = preprocessed_folder / "test_cases.json"
+    if fitted is not None:
+        preprocessed_folder.mkdir(parents=True, exist_ok=True)
+        write_json(target, fitted.test_record)
+        return f"wrote {target}: {len(fitted.ids['test'])} test cases, which fold 'all' leaves out"
+    content = read_json(target, "list of test cases") if target.is_file() else None
+    if isinstance(content, dict) and "preset" in content:
+        target.unlink()
+        return f"removed {target}, which belonged to preset {content['preset']}"
+    return ""
