@@ -1,0 +1,78 @@
+"""Ranks cases by their mean over the table and chooses those whose images go into the page."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from nnmiss.errors import NnmissError, nearest_names
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER
+from nnmiss.report.sources import Source
+
+DEFAULT_CASES = 3
+
+
+@dataclass(frozen=True)
+class RankedCase:
+    """A case's mean over all its subsets and regions, and where it is worst."""
+
+    name: str
+    mean: float
+    by_region: dict[str, float]
+    """Region -> mean over the case's subsets; NaN where undefined everywhere."""
+    subsets: int
+    """How many subsets it has; a case that lacks modalities has fewer, and its mean is over these."""
+    worst_subset: str
+    worst_region: str
+    worst: float
+
+
+def rank_cases(source: Source, metric: str) -> list[RankedCase]:
+    """All cases with a value, worst first. Undefined values are left out; every subset and counted region counts alike."""
+    shown = source.results[(source.results["metric"] == metric) & source.results["value"].notna()]
+    rows = shown[shown["region"].isin(source.counted)]
+    if rows.empty:
+        return []
+    falling = metric in LOWER_IS_BETTER
+    means = rows.groupby("case")["value"].mean()
+    regions = shown.pivot_table(index="case", columns="region", values="value", aggfunc="mean")
+    subsets = rows.groupby("case")["subset"].nunique()
+    grouped = rows.groupby("case")["value"]
+    lowest = rows.loc[grouped.idxmax() if falling else grouped.idxmin()].set_index("case")
+    order = means.reset_index().sort_values(["value", "case"], ascending=[not falling, True])["case"]
+    region_values = regions.reindex(columns=source.regions).to_dict("index")
+    return [RankedCase(case, float(means[case]), region_values[case], int(subsets[case]), lowest.at[case, "subset"],
+                       lowest.at[case, "region"], float(lowest.at[case, "value"])) for case in order]
+
+
+def choose_cases(ranked: list[RankedCase], wanted: list[str], there: set[str]) -> list[str]:
+    """Names of the cases to show: the named ones, or so many: worst, median, best, then the next worst.
+
+    Args:
+        ranked: worst first.
+        wanted: --cases: names, or one number (a case of that name wins); empty: DEFAULT_CASES.
+        there: names of all cases of all results.
+
+    Raises NnmissError for a name that no results have.
+    """
+    if len(wanted) == 1 and wanted[0].isdigit() and wanted[0] not in there:
+        number = int(wanted[0])
+    elif wanted:
+        unknown = [name for name in wanted if name not in there]
+        if unknown:
+            known = nearest_names(unknown[0], sorted(there)[:200])
+            raise NnmissError(f"--cases: no results have case {unknown[0]}. {known}")
+        return list(dict.fromkeys(wanted))
+    else:
+        number = DEFAULT_CASES
+    names = [case.name for case in ranked]
+    if not names:
+        return []
+    order = [names[0], names[len(names) // 2], names[-1], *names]
+    return list(dict.fromkeys(order))[:number]
+
+
+def case_table(source: Source, metric: str) -> pd.DataFrame:
+    """(cases, subsets) mean over regions, columns in the order of tables."""
+    rows = source.results[(source.results["metric"] == metric) & source.results["region"].isin(source.counted)]
+    return rows.pivot_table(index="case", columns="subset", values="value", aggfunc="mean").reindex(columns=source.subsets)
