@@ -1,49 +1,28 @@
-"""The papers' published p-values, and the tests over cases against their definitions."""
+"""The tests over cases and over rows against their definitions; the papers' p-values are in test_metakd_tables.py."""
 from __future__ import annotations
 
+import warnings
+from itertools import product
 from math import isnan
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from nnmiss.errors import NnmissError
-from nnmiss.evaluation.statistics import bootstrap_interval, case_level_test, holm, subset_row_test
-from nnmiss.evaluation.tables import p_text
+from nnmiss.evaluation.comparison import compare_methods, comparison_markdown
+from nnmiss.evaluation.statistics import (
+    FEW,
+    bootstrap_interval,
+    case_level_test,
+    cohens_d_z,
+    effect_size_interval,
+    holm,
+    subset_row_test,
+)
 
 NA = float("nan")
-# Enhancing tumour columns of MetaKD's tables (Dice in %), rows in the papers' order
-TABLE_1 = {
-    "HMIS": [11.78, 10.16, 62.02, 25.63, 10.71, 66.10, 30.22, 66.22, 32.39, 67.83, 68.54, 31.07, 68.72, 69.92, 70.24],
-    "ShaSpec": [43.52, 41.00, 73.29, 46.31, 44.76, 75.60, 47.20, 75.76, 46.84, 75.95, 76.42, 46.55, 75.99, 76.37, 78.08],
-    "MetaKD": [47.37, 44.94, 76.22, 46.93, 49.64, 77.49, 50.27, 75.41, 49.77, 78.24, 77.66, 51.05, 75.58, 75.87, 79.74],
-}
-TABLE_4 = {
-    "WoCM": [13.8, 0.9, 36.2, 3.8, 1.8, 48.7, 6.9, 39.7, 1.0, 48.4, 55.5, 1.7, 52.2, 53.1, 69.1],
-    "MVAE": [25.2, 14.2, 66.4, 30.8, 25.1, 70.2, 35.0, 68.0, 31.8, 70.5, 71.5, 34.5, 71.4, 71.6, NA],
-    "MetaKD": [41.46, 40.76, 73.19, 44.30, 45.23, 72.85, 45.45, 71.62, 46.56, 72.82, 73.00, 46.90, 72.31, 71.70, 73.02],
-}
-TABLE_5 = {
-    "HVED": [20.87, 12.33, 66.59, 28.70, 22.53, 69.53, 30.48, 67.82, 28.73, 68.74, 71.32, 30.60, 69.84, 69.74, 70.50],
-    "RFNet": [38.15, 37.30, 74.85, 46.29, 40.98, 76.67, 49.32, 78.01, 45.65, 75.93, 76.81, 49.92, 77.12, 76.99, 78.00],
-    "MetaKD": [42.41, 42.72, 77.64, 46.65, 43.57, 77.77, 49.15, 77.51, 46.03, 77.80, 77.48, 50.14, 77.87, 77.31, 78.01],
-}
-
-
-@pytest.mark.parametrize("table, other, n, printed", [
-    (TABLE_4, "WoCM", 15, "7.5e-8"), (TABLE_4, "MVAE", 14, "4.2e-4"),  # the N/A row is left out
-    (TABLE_5, "HVED", 15, "1.1e-6"), (TABLE_5, "RFNet", 15, "4.7e-3"),
-])
-def test_published_p_values_of_metakd_tables_4_and_5(table, other, n, printed):
-    test = subset_row_test(table["MetaKD"], table[other])
-    assert (p_text(test.p), test.n) == (printed, n)
-
-
-@pytest.mark.parametrize("other, without, printed", [("HMIS", "1.0e-5", "3.5e-6"), ("ShaSpec", "1.7e-4", "7.3e-5")])
-def test_metakd_table_1_counted_its_average_row_as_a_sample(other, without, printed):
-    ours = TABLE_1["MetaKD"]
-    plain, with_average = (subset_row_test(ours, TABLE_1[other], include_average=a) for a in (False, True))
-    assert (p_text(plain.p), plain.n) == (without, 15)
-    assert (p_text(with_average.p), with_average.n) == (printed, 16)
 
 
 def test_row_test_for_distances_asks_whether_ours_is_smaller():
@@ -88,3 +67,102 @@ def test_bootstrap_interval_is_near_the_normal_one_and_repeats():
     half = 1.96 * samples.std() / np.sqrt(200)
     assert (low, high) == pytest.approx((samples.mean() - half, samples.mean() + half), abs=0.03)
     assert (low, high) == bootstrap_interval(samples, seed=5) != bootstrap_interval(samples, seed=6)
+
+
+def test_wilcoxon_is_the_share_of_sign_flips_that_are_as_extreme():
+    difference = np.random.default_rng(4).normal(0.4, 1, 9)
+    ranks = np.abs(difference).argsort().argsort() + 1
+    sums = np.array([np.dot(signs, ranks) for signs in product([-1, 1], repeat=9)])
+    expected = np.mean(np.abs(sums) >= abs(np.dot(np.sign(difference), ranks)))
+    assert case_level_test(difference + 3, np.full(9, 3)).p == pytest.approx(expected)
+
+
+def test_paired_t_and_d_z_by_their_formulas():
+    ours, other = np.random.default_rng(5).normal([[0.3], [0]], 1, (2, 12))
+    difference = ours - other
+    d_z = difference.mean() / np.sqrt(np.sum((difference - difference.mean()) ** 2) / 11)
+    test = case_level_test(ours, other)
+    assert test.d_z == pytest.approx(d_z)
+    assert test.p_t == pytest.approx(2 * stats.t.sf(abs(d_z) * np.sqrt(12), 11))
+
+
+@pytest.mark.parametrize("n", [8, 30])
+def test_effect_size_interval_is_scipys_bca(n):
+    difference = np.random.default_rng(n).normal(0.5, 1, n) + np.random.default_rng(1).exponential(1, n)
+    with np.errstate(all="ignore"):
+        reference = stats.bootstrap((difference,), cohens_d_z, n_resamples=20_000, batch=1000, method="BCa",
+                                    random_state=np.random.default_rng(7)).confidence_interval
+    assert effect_size_interval(difference) == pytest.approx((reference.low, reference.high), abs=0.06)
+    test = case_level_test(difference, np.zeros(n))
+    assert test.d_z_low < test.d_z < test.d_z_high
+    assert (test.d_z_low, test.d_z_high) == pytest.approx(effect_size_interval(difference))
+
+
+@pytest.mark.parametrize("ours, other, mean, wilcoxon", [
+    ([], [], NA, NA),
+    ([NA, 1], [1, NA], NA, NA),
+    ([0.7], [0.5], 0.2, NA),  # one case
+    ([0.5, 0.7, 0.9], [0.5, 0.7, 0.9], 0, NA),  # equal methods
+    ([0.6, 0.7, 0.8, 0.9], [0.5, 0.6, 0.7, 0.8], 0.1, 2 / 2**4),  # no spread but for rounding errors
+    ([0, 0], [0, 0], 0, NA),
+])
+def test_degenerate_input_is_undefined_without_warnings(ours, other, mean, wilcoxon):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        test = case_level_test(np.array(ours, float), np.array(other, float))
+        row = subset_row_test(np.array(ours, float), np.array(other, float))
+    assert test.mean_difference == pytest.approx(mean, nan_ok=True) and test.p == pytest.approx(wilcoxon, nan_ok=True)
+    assert all(map(isnan, (test.ci_low, test.ci_high, test.p_t, test.d_z, test.d_z_low, test.d_z_high, row.p)))
+
+
+def test_effect_size_of_few_cases_has_no_interval():
+    values = np.arange(FEW) ** 2
+    few, enough = case_level_test(values[1:], np.zeros(FEW - 1)), case_level_test(values, np.zeros(FEW))
+    assert np.isfinite([few.d_z, few.ci_low, few.p_t]).all() and isnan(few.d_z_low) and isnan(few.d_z_high)
+    assert np.isfinite([enough.d_z_low, enough.d_z_high]).all()
+
+
+def results(values: np.ndarray, metric: str = "dice") -> pd.DataFrame:
+    """(cases, subsets) values as long results of one region."""
+    return pd.DataFrame([(f"case{i}", subset, "core", metric, value) for i, row in enumerate(values)
+                         for subset, value in zip(("flair", "t1"), row)],
+                        columns=["case", "subset", "region", "metric", "value"])
+
+
+def test_comparison_corrects_both_tests_over_methods_and_prints_them():
+    rng = np.random.default_rng(0)
+    ours = rng.uniform(0.5, 0.9, (12, 2))
+    methods = {"ours": results(ours), **{name: results(ours - rng.normal(shift, 0.05, (12, 2)))
+                                         for name, shift in (("x", 0.05), ("y|z", 0.01))}}
+    entries = compare_methods(methods, ["core"], ["dice"])
+    for key in ("p", "p_t"):
+        assert [e["case_test"][f"{key}_holm"] for e in entries] == holm([e["case_test"][key] for e in entries])
+    text = comparison_markdown(entries)
+    header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert "d_z" in header and "t-test p" in header and "better" not in text
+    assert {line.replace(r"\|", "").count("|") for line in (header, *lines)} == {13} and len(lines) == 2
+    assert f"{entries[0]['case_test']['d_z']:+.2f}" in lines[0] and r"y\|z" in lines[1]
+
+
+@pytest.mark.parametrize("metric, title", [("lesion_dice", "lesion-wise Dice (%)"), ("lesion_hd95", "lesion-wise HD95"),
+                                           ("surface_dice", "surface_dice")])
+def test_comparison_takes_any_metric(metric, title):
+    values = np.random.default_rng(0).uniform(size=(6, 2))
+    entries = compare_methods({"ours": results(values, metric), "x": results(values ** 2, metric)}, ["core"], [metric])
+    text = comparison_markdown(entries)
+    assert f"| {title} | core | x | 6 |" in text and ("negative is better" in text) == (metric == "lesion_hd95")
+
+
+def test_cases_are_compared_over_the_subsets_in_which_both_are_defined():
+    ours, other = np.array([[0.9, NA], [0.8, 0.2], [NA, NA]]), np.array([[0.8, 0.1], [0.7, 0.2], [0.5, 0.5]])
+    entry, = compare_methods({"ours": results(ours), "x": results(other)}, ["core"], ["dice"])
+    assert entry["case_test"]["n"] == 2
+    assert entry["case_test"]["mean_difference"] == pytest.approx((0.1 + 0.05) / 2)  # case0 over flair alone
+
+
+def test_a_region_or_metric_without_values_is_undefined_not_an_error():
+    values = np.ones((3, 2))
+    methods = {"ours": results(values), "x": results(values).assign(region="liver")}
+    core, = compare_methods(methods, ["core"], ["dice"])
+    assert core["case_test"]["n"] == core["row_test"]["n"] == 0 and "| 0 | - | - |" in comparison_markdown([core])
+    assert compare_methods(methods, ["core"], ["hd95"]) == compare_methods(methods, ["liver"], ["dice"]) == []

@@ -9,6 +9,9 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnmiss.atomic_files import replacing
 
+Y_LABELS = {"importance_weights": "importance weight", "elections": "soft Dice of the modality alone",
+            "gate_weights": "weight in the mixture"}  # of the tables' figures; elsewhere the title says what is drawn
+
 
 class Progress:
     """Loss parts per epoch, and tables such as importance weights over iterations.
@@ -62,12 +65,14 @@ def _draw_table(frame: pd.DataFrame, name: str, path: Path) -> None:
     groups: dict[str, list[str]] = {}
     for column in frame.columns[1:]:
         groups.setdefault(column.partition(":")[0] if ":" in column else "", []).append(column)
-    figure = Figure(figsize=(6 * len(groups), 4), layout="constrained")
+    across = min(len(groups), 4)
+    down = -(-len(groups) // across)
+    figure = Figure(figsize=(6 * across, 4 * down), layout="constrained")
     for position, (group, columns) in enumerate(groups.items(), 1):
-        axis = figure.add_subplot(1, len(groups), position)
+        axis = figure.add_subplot(down, across, position)
         for column in columns:
             axis.plot(frame["iteration"], frame[column], marker=".", label=column.partition(":")[2] or column)
-        axis.set(xlabel="iteration", title=(group or name).replace("_", " "))
+        axis.set(xlabel="iteration", ylabel=Y_LABELS.get(name, "value"), title=(group or name).replace("_", " "))
         axis.grid(alpha=0.3)
         axis.legend()
     with replacing(path) as temporary:
