@@ -351,10 +351,13 @@ def test_compare_writes_ranks_tests_and_conventions_must_agree(folders, monkeypa
 
 
 def test_convention_that_does_not_exist_is_refused():
-    for bad in ({"hd95": "brats2019"}, {"empty": "zero"}, {"percentile": 101}, {"et_threshold": 500}):
+    for bad in ({"hd95": "brats2019"}, {"empty": "zero"}, {"percentile": 101}, {"et_threshold": 0},
+                {"et_threshold": 1.5}, {"et_replace": "edema"}, {"lesionwise": "2020"}, {"lesionwise": "2023-RT"}):
         with pytest.raises(NnmissError):
             Conventions(**bad)
-    assert Conventions.from_dict(Conventions("brats2023", "nan").as_dict()) == Conventions("brats2023", "nan")
+    asked = Conventions("brats2023", "nan", et_threshold=500, et_replace="ncr", lesionwise="2024")
+    assert Conventions.from_dict(asked.as_dict()) == asked and asked.lesionwise == "2024-GLI"
+    assert Conventions.from_dict({"hd95": "brats2020", "et_threshold": None}) == Conventions()  # of an earlier version
 
 
 @pytest.mark.parametrize("modalities, subsets", [(["a", "b"], ["a"]), ([f"m{i}" for i in range(8)], ["m0", "m0+m7"])])
@@ -379,3 +382,126 @@ def test_arrays_are_scored_without_files():
         reference.score(ball()[1:])
     with pytest.raises(NnmissError, match="float"):
         reference.score(ball().astype(float))
+
+
+@pytest.fixture
+def little_enhancing(folders):
+    """As `folders`, but case a has no enhancing tumour, and its prediction of `t2` 5 voxels of it."""
+    without, few = ball(), ball(1)
+    without[without == 3] = 2
+    enhancing = np.flatnonzero(few == 3)
+    few.reshape(-1)[enhancing[5:]] = 2
+    save(without, folders / "gt" / "a.nii.gz")
+    save(few, folders / "pred" / "t2" / "a.nii.gz")
+    return folders
+
+
+def test_small_enhancing_tumours_are_suppressed_in_a_column_of_their_own(little_enhancing):
+    folders, et, suppressed = little_enhancing, "enhancing tumor", "enhancing tumor_suppressed"
+    arguments = folders / "gt", folders / "pred", DATASET
+    plain = evaluate_folder(*arguments, folders / "plain")
+    results = evaluate_folder(*arguments, folders / "out", Conventions(et_threshold=6, lesionwise="2023-MET"))
+    assert value(results, "a", "t2", et, "dice") == value(plain, "a", "t2", et, "dice") == 0
+    assert value(results, "a", "t2", suppressed, "dice") == 1 and value(results, "a", "t2", suppressed, "hd95") == 0
+    assert value(results, "a", "t2", suppressed, "lesion_dice") == 1 and value(results, "a", "t2", et, "lesion_fp") > 0
+    for case, subset in (("b", "t2"), ("c", "flair+t1ce"), ("a", "flair+t1ce")):
+        for metric in ("dice", "hd95", "specificity", "lesion_dice"):
+            assert value(results, case, subset, suppressed, metric) == value(results, case, subset, et, metric)
+    same = plain.merge(results, on=["case", "subset", "region", "metric"])
+    assert len(same) == len(plain) and same["value_x"].equals(same["value_y"])  # the other columns are as they were
+    unchanged = evaluate_folder(*arguments, folders / "out", Conventions(et_threshold=5))
+    assert value(unchanged, "a", "t2", suppressed, "dice") == 0  # 5 voxels are not fewer than 5
+    text = (folders / "out" / "table.md").read_text()
+    assert "| ET | ET suppressed | TC | WT |" in text and "fewer than 5 voxels" in text
+    summary = json.loads((folders / "out" / "summary.json").read_text())
+    assert summary["conventions"]["et_threshold"] == 5 and list(summary["regions"])[-1] == suppressed
+    assert summary["subsets"]["t2"]["regions"][et]["n_one_empty"] == 1
+
+
+def test_suppressed_tumour_becomes_necrosis_where_labels_are_evaluated_one_by_one(little_enhancing):
+    folders = little_enhancing
+    dataset = {**DATASET, "labels": {"background": 0, "edema": 1, "necrosis": 2, "enhancing": 3}}
+    (folders / "pred" / "dataset.json").unlink()
+
+    def columns(replace):
+        return evaluate_folder(folders / "gt", folders / "pred", dataset, folders / "out",
+                               Conventions(et_threshold=6, et_replace=replace))
+
+    assert list(columns("background")["region"].unique()) == ["edema", "necrosis", "enhancing", "enhancing_suppressed"]
+    results = columns("ncr")
+    assert list(results["region"].unique()) == ["edema", "necrosis", "necrosis_suppressed", "enhancing",
+                                                "enhancing_suppressed"]
+    gt, pred = ball() >= 2, ball(1) >= 2
+    expected = 2 * (gt & pred).sum() / (gt.sum() + pred.sum())
+    assert value(results, "a", "t2", "necrosis_suppressed", "dice") == pytest.approx(expected)
+    assert value(results, "a", "t2", "necrosis", "dice") < expected
+
+
+@pytest.mark.parametrize("arguments, labels, message", [
+    (["--et_min_voxels", 500], {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}, "enhancing tumour"),
+    (["--et_min_voxels", 500], {"background": 0, "whole tumor": [1, 2, 3], "edema": 1, "core": [2, 3]}, "enhancing tumour"),
+    (["--et_min_voxels", 500, "--et_replace", "ncr"], {"background": 0, "lesion": [1, 2, 3], "ET": 3}, "enhancing tumour"),
+    (["--lesionwise", "2024"], {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}, "which label is what"),
+    (["--et_replace", "ncr"], DATASET["labels"], "--et_min_voxels"),
+    (["--et_min_voxels", 0], DATASET["labels"], "et_threshold is 0"),
+    (["--lesionwise", "2019"], DATASET["labels"], "2023-GLI"),
+])
+def test_what_a_data_set_cannot_have_is_refused_before_anything_is_computed(folders, monkeypatch, capsys, arguments, labels,
+                                                                            message):
+    (folders / "pred" / "dataset.json").write_text(json.dumps({**DATASET, "labels": labels}))
+    assert run(monkeypatch, "-gt", folders / "gt", "-pred", folders / "pred", "-o", folders / "out", *arguments) == 1
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not (folders / "out").exists()
+
+
+def test_lesion_wise_metrics_have_tables_and_a_comparison_of_the_methods_that_have_them(folders, monkeypatch, capsys):
+    arguments = ["-gt", folders / "gt", "-pred", folders / "pred"]
+    assert run(monkeypatch, *arguments, "-o", folders / "a", "--lesionwise", "2023-MET", "--name", "a") == 0
+    assert run(monkeypatch, *arguments, "-o", folders / "b", "--name", "b") == 0
+    assert run(monkeypatch, *arguments, "-o", folders / "out", "--lesionwise", "2023-met", "--et_min_voxels", 3) == 0
+    results = pd.read_csv(folders / "out" / "results.csv")
+    assert list(results["metric"].unique()) == ["dice", "hd95", "sensitivity", "specificity", "lesion_dice", "lesion_hd95",
+                                                "lesion_tp", "lesion_fp", "lesion_fn"]
+    assert value(results, "a", "flair+t1ce", "whole tumor", "lesion_dice") == 1  # a perfect prediction
+    assert value(results, "a", "t2", "whole tumor", "lesion_dice") == value(results, "a", "t2", "whole tumor", "dice")
+    assert value(results, "a", "t2", "whole tumor", "lesion_tp") == 1
+    assert run(monkeypatch, *arguments, "-o", folders / "out", "--lesionwise", "2023-MET", "--compare", folders / "a",
+               folders / "b") == 0
+    text = (folders / "out" / "table.md").read_text()
+    assert "b has no lesion-wise Dice: its table leaves it out" in text and "as BraTS 2023 MET" in text
+    summary = json.loads((folders / "out" / "summary.json").read_text())
+    compared = {(entry["metric"], entry["other"]) for entry in summary["comparison"]}
+    assert compared == {("dice", "a"), ("dice", "b"), ("hd95", "a"), ("hd95", "b"), ("lesion_dice", "a"),
+                        ("lesion_hd95", "a")}
+    latex = (folders / "out" / "table.tex").read_text()
+    assert latex.count(r"\begin{table}") == 4 and latex.count("{") == latex.count("}")
+    capsys.readouterr()
+    assert run(monkeypatch, *arguments, "-o", folders / "out", "--lesionwise", "2024", "--compare", folders / "a") == 1
+    assert "lesionwise is 2024-GLI, theirs 2023-MET." in capsys.readouterr().err
+
+
+def test_summary_names_where_the_values_are_from(folders):
+    evaluate_folder(folders / "gt", folders / "pred", DATASET, folders / "out")
+    sources = json.loads((folders / "out" / "summary.json").read_text())["sources"]
+    assert sources == {"gt": str(folders / "gt"), "pred": str(folders / "pred")}
+
+
+@pytest.mark.parametrize("theirs, refusal, note", [
+    ({"labels": {**DATASET["labels"], "enhancing tumor": 1}}, "enhancing tumor is ['1'] there and ['3'] here", None),
+    ({"channel_names": {"0": "flair", "1": "t1", "2": "t1ce", "3": "pd"}}, "flair, t1, t1ce, pd", None),
+    ({"channel_names": {"0": "t1", "1": "flair", "2": "t1ce", "3": "t2"}}, None, "in the order t1, flair, t1ce, t2"),
+    ({"labels": {"background": 0, "whole tumor": [1, 2, 3], "core": [2, 3]}}, None, "core only there"),
+    ({"labels": {**DATASET["labels"], "tumor core": [3, 2]}}, None, None),
+    ({"channel_names": None}, None, "cannot be told"),
+])
+def test_predictions_of_another_data_set_are_told(folders, theirs, refusal, note):
+    (folders / "pred" / "dataset.json").write_text(json.dumps({**DATASET, **theirs}))
+    arguments = folders / "gt", folders / "pred", DATASET, folders / "out", Conventions(hd95="none")
+    if refusal:
+        with pytest.raises(NnmissError) as error:
+            evaluate_folder(*arguments)
+        assert refusal in str(error.value)
+        return
+    notes = evaluate_folder(*arguments).attrs["notes"]
+    assert len(notes) == (note is not None) and (note or "") in "".join(notes)

@@ -9,7 +9,9 @@ from nnmiss.availability import all_subsets, subset_name
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.comparison import compare_methods, comparison_markdown
 from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.label_maps import Regions
 from nnmiss.evaluation.markup import to_latex, to_markdown, to_text
+from nnmiss.evaluation.publish import publish
 from nnmiss.evaluation.results import Method, check_comparable, common_results, read_method
 from nnmiss.evaluation.tables import build_table, ordered_regions
 
@@ -81,7 +83,7 @@ def test_hd95_is_better_when_lower():
     methods = {name: results_of([mm] * 15, metric="hd95", scale=1) for name, mm in (("ours", 4), ("other", 5))}
     table = build_table(methods, MODALITIES, ["enhancing tumor"], "hd95", Conventions())
     _, cells, _ = table.rows[0]
-    assert [(c.text, c.rank) for c in cells] == [("5.00", "second"), ("4.00", "best"), ("20.00%", "")]
+    assert [(c.text, c.rank) for c in cells] == [("5.00", ""), ("4.00", "best"), ("20.00%", "")]
     assert "BraTS 2020" in table.caption and "mm" in table.caption and "n = 1 cases" in table.caption
 
 
@@ -90,6 +92,51 @@ def test_brats_blocks_are_et_tc_wt_whatever_their_order_and_names():
     assert ordered_regions(["Enhancing", "WT", "core"]) == {"Enhancing": "ET", "core": "TC", "WT": "WT"}
     assert list(ordered_regions(["liver", "spleen"])) == ["liver", "spleen"]
     assert ordered_regions(["core", "liver"]) == {"core": "core", "liver": "liver"}
+
+
+def test_suppressed_columns_follow_their_region_and_others_come_last():
+    regions = ["whole_tumor", "tumor_core", "enhancing_tumor", "enhancing_tumor_suppressed", "resection_cavity"]
+    assert list(ordered_regions(regions).items()) == [
+        ("enhancing_tumor", "ET"), ("enhancing_tumor_suppressed", "ET suppressed"), ("tumor_core", "TC"),
+        ("whole_tumor", "WT"), ("resection_cavity", "resection_cavity")]
+    assert ordered_regions(["ET", "enhancing", "TC", "WT"])["ET"] == "ET"  # two are called so: no title can be given
+    assert list(ordered_regions(["ET", "enhancing", "TC", "WT"])) == ["ET", "enhancing", "TC", "WT"]
+    unordered = ["edema", "ET", "ET_suppressed"]
+    assert list(ordered_regions(unordered).items()) == [(name, name) for name in unordered]
+
+
+def test_lesion_wise_tables_say_their_rules():
+    methods = {"ours": results_of([50] * 15, metric="lesion_dice"), "other": results_of([40] * 15, metric="lesion_dice")}
+    table = build_table(methods, MODALITIES, ["enhancing tumor"], "lesion_dice", Conventions(lesionwise="2023-MET"))
+    assert table.rows[0][1][0].text == "40.00" and table.rows[0][1][1].rank == "best"
+    for part in ("Lesion-wise Dice (%)", "BraTS 2023 MET", "1 step of dilation", "up to 2 mm3", "score Dice 0"):
+        assert part in table.caption
+    methods = {"ours": results_of([5] * 15, metric="lesion_hd95", scale=1)}
+    table = build_table(methods, MODALITIES, ["enhancing tumor"], "lesion_hd95", Conventions(lesionwise="2024"))
+    for part in ("HD95 (mm, lower is better)", "BraTS 2024 GLI", "score HD95 337", "ET 3 and 10, NCR 5 and 20"):
+        assert part in table.caption
+    assert "not recorded" in Conventions().sentence("lesion_dice")
+
+
+def test_regions_without_values_of_a_metric_are_left_out():
+    results = pd.concat([results_of([50] * 15), results_of([9] * 15, metric="ece"),
+                         results_of([40] * 15, region="enhancing tumor_suppressed")])
+    regions = ["enhancing tumor", "enhancing tumor_suppressed"]
+    assert len(build_table({"a": results}, MODALITIES, regions, "dice", Conventions()).blocks) == 2
+    assert len(build_table({"a": results}, MODALITIES, regions, "ece", Conventions()).blocks) == 1
+
+
+def test_scores_without_dice_are_published_too(tmp_path):
+    """As a portal returns them: lesion-wise scores only."""
+    results = pd.concat([results_of([5] * 15, metric="lesion_hd95", scale=1), results_of([50] * 15, metric="lesion_dice")])
+    regions = Regions({"enhancing tumor": (3,)}, frozenset({0, 3}), None)
+    other = Method("x", results_of([60] * 15, metric="lesion_dice"), None)
+    summary = publish(tmp_path / "out", results, [], "ours", MODALITIES, regions, Conventions(lesionwise="2024"), [other],
+                      sources={"portal": ["a.csv"]})
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["results.csv", "summary.json", "table.md", "table.tex"]
+    assert summary["sources"] == {"portal": ["a.csv"]} and {e["metric"] for e in summary["comparison"]} == {"lesion_dice"}
+    assert "x has no lesion-wise HD95: its table leaves it out" in summary["notes"]
+    assert summary["mean_over_subsets"]["enhancing tumor"] == {"lesion_dice": 0.5, "lesion_hd95": 5}
 
 
 def test_single_method_has_one_column_per_region_and_no_ranks():
@@ -150,6 +197,28 @@ def test_only_common_cases_are_compared_and_the_rest_is_noted():
 def test_what_cannot_be_compared_is_refused(other, message):
     with pytest.raises(NnmissError, match=message):
         check_comparable("ours", ["enhancing tumor"], Conventions(), [other])
+
+
+def test_only_the_conventions_that_differ_are_named():
+    def refusal(ours, theirs, **options):
+        other = Method("x", pd.concat([results_of([1] * 15), results_of([1] * 15, metric="ece")]), theirs)
+        with pytest.raises(NnmissError) as error:
+            check_comparable("ours", ["enhancing tumor"], ours, [other], **options)
+        return str(error.value)
+
+    said = refusal(Conventions(), Conventions(hd95="brats2023", empty="nan"))
+    assert "hd95 is brats2020, theirs brats2023; empty is brats, theirs nan" in said
+    assert "percentile" not in said and "ece_bins" not in said
+    assert "ece_bins is 15, theirs 20" in refusal(Conventions(), Conventions(ece_bins=20), with_ece=True)
+    assert "et_threshold is 500, theirs None" in refusal(Conventions(et_threshold=500), Conventions())
+    assert "lesionwise is 2023-GLI, theirs 2024-GLI" in refusal(Conventions(lesionwise="2023"),
+                                                                Conventions(lesionwise="2024"))
+
+
+@pytest.mark.parametrize("theirs", [Conventions(ece_bins=20), Conventions(lesionwise="2024"),
+                                    Conventions(et_replace="ncr")])
+def test_conventions_of_what_a_method_does_not_have_do_not_matter(theirs):
+    assert check_comparable("ours", ["enhancing tumor"], Conventions(), [Method("x", results_of([1] * 15), theirs)]) == []
 
 
 def test_methods_without_a_common_case_are_refused():

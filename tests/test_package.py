@@ -33,8 +33,8 @@ def test_the_wheel_holds_everything(tmp_path):
     names = set(zipfile.ZipFile(next(tmp_path.glob("nnmiss-*.whl"))).namelist())
     expected = {f"{name.replace('.', '/')}{'/__init__' * (path.name == '__init__.py')}.py" for name, path in modules()}
     assert expected - names == set()
-    files = {str(path.relative_to(ROOT)) for pattern in ("nnmiss/preprocessing/split_presets/*.json", "nnmiss/report/assets/*")
-             for path in ROOT.glob(pattern)}
+    patterns = ("nnmiss/preprocessing/split_presets/*.json", "nnmiss/report/assets/*")
+    files = {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
     assert files and files - names == set()
 
 

@@ -228,9 +228,9 @@ def test_what_is_no_score_table(tmp_path, content, message):
 def test_refusals(tmp_path):
     ipp(tmp_path / "a.csv")
     synapse(tmp_path)
-    a, lesions = str(tmp_path / "a.csv"), str(tmp_path / "all_scores.csv")
+    a = str(tmp_path / "a.csv")
     for specifications, message in (([a, a], "two files give"), ([f"t3={a}"], "'t3' is not in this data set"),
-                                    ([lesions], "no Dice of whole regions"), ([str(tmp_path / "a.zip")], "not a CSV")):
+                                    ([str(tmp_path / "a.zip")], "not a CSV")):
         with pytest.raises(NnmissError, match=message):
             read_portal_scores(specifications, MODALITIES)
     other = scores(IPP_COLUMNS, ["anna", "ben"])

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from nnmiss.atomic_files import read_json
 from nnmiss.errors import NnmissError, command
+from nnmiss.evaluation.comparison import comparison_markdown
 from nnmiss.evaluation.conventions import CHOICES, Conventions
 from nnmiss.evaluation.evaluate import evaluate_folder
+from nnmiss.evaluation.lesion_rules import LESION_RULES
 from nnmiss.preprocessing.dataset_folders import find_dataset_name
 
 
@@ -16,8 +18,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line of nnmiss_evaluate."""
     p = argparse.ArgumentParser(prog="nnmiss_evaluate", description=(
         "Compares predictions with ground truth for every modality subset: Dice, HD95, sensitivity and specificity per "
-        "case and region, and where probabilities were saved the expected calibration error; writes results.csv, "
-        "summary.json, table.md, table.tex and figures."))
+        "case and region, lesion by lesion if asked to, and where probabilities were saved the expected calibration "
+        "error; writes results.csv, summary.json, table.md, table.tex and figures."))
     p.add_argument("-gt", required=True, metavar="FOLDER", help="folder of ground truth segmentations")
     p.add_argument("-pred", required=True, metavar="FOLDER",
                    help="output folder of nnmiss_predict: flat, or one folder per subset (flair+t1ce/CASE.nii.gz)")
@@ -33,6 +35,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--empty", choices=CHOICES["empty"], default="brats",
                    help="empty regions: brats scores both empty Dice 1, HD95 0 and one empty Dice 0, HD95 = image "
                         "diagonal; nan leaves undefined values out (%(default)s)")
+    p.add_argument("--lesionwise", metavar="YEAR[-CHALLENGE]",
+                   help="also the lesion-wise Dice and HD95 of a BraTS challenge, as 2023 (of the gliomas), 2023-MET or "
+                        f"2024-GLI; known: {', '.join(LESION_RULES)}")
+    p.add_argument("--et_min_voxels", type=int, metavar="N",
+                   help="also a column in which a predicted enhancing tumour of fewer than N voxels is suppressed")
+    p.add_argument("--et_replace", choices=CHOICES["et_replace"],
+                   help="what it becomes there: background changes the column of the enhancing tumour only, ncr also those "
+                        "of labels that gain by it (background)")
     p.add_argument("--ece_bins", type=int, default=15, metavar="N",
                    help="equal bins of the confidence, 0.5 to 1, for the expected calibration error of predictions that "
                         "have probabilities (%(default)s)")
@@ -47,12 +57,18 @@ def run(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if args.np < 1:
         raise NnmissError(f"-np is {args.np}, expected at least 1 process")
+    if args.et_replace and args.et_min_voxels is None:
+        raise NnmissError("--et_replace says what a small enhancing tumour becomes: give --et_min_voxels too, as 500")
+    conventions = Conventions(args.hd95, args.empty, args.hd95_unit, et_threshold=args.et_min_voxels,
+                              ece_bins=args.ece_bins, et_replace=args.et_replace or "background",
+                              lesionwise=args.lesionwise)
     output = Path(args.o or args.pred)
     results = evaluate_folder(
-        args.gt, args.pred, dataset_json_of(args.d, args.pred), output,
-        Conventions(args.hd95, args.empty, args.hd95_unit, ece_bins=args.ece_bins), num_processes=args.np,
+        args.gt, args.pred, dataset_json_of(args.d, args.pred), output, conventions, num_processes=args.np,
         compare=args.compare, name=args.name, include_average=args.include_average)
     print(f"\nDice (%)\n{results.attrs['table']}\n")
+    if results.attrs["comparison"]:
+        print(f"{comparison_markdown(results.attrs['comparison'])}\n")
     for note in results.attrs["notes"]:
         print(f"note: {note}")
     print(f"Tables: {output / 'table.md'} and {output / 'table.tex'}. All values: {output / 'results.csv'}. Means and "

@@ -15,6 +15,7 @@ from nnmiss.evaluation.predictions import Prediction
 from nnmiss.evaluation.scoring import Reference
 
 COLUMNS = ["subset", "region", "bin", "n", "mean_confidence", "accuracy"]
+BinSums = np.ndarray  # (3, bins): see `bin_sums`
 SLACK = 1e-3  # how far rounding, as to half precision, may take a probability beyond 0 and 1
 
 
@@ -61,7 +62,7 @@ def calibrate(prediction: Prediction, labels: np.ndarray, reference: Reference,
     """
     path, regions = prediction.probabilities, reference.regions
     voxels = reference.foreground_voxels(labels)
-    p = _read(path, prediction.path, reference.shape, regions, dataset_json)
+    p = read_probabilities(path, prediction.path, reference.shape, regions, dataset_json)
     p = p[(slice(None), *np.unravel_index(voxels, reference.shape))]  # (channels, n)
     if p.size and not (p.min() >= -SLACK and p.max() <= 1 + SLACK):
         raise NnmissError(f"probabilities are from {p.min():.4g} to {p.max():.4g}, expected 0 to 1: predict the case "
@@ -110,8 +111,9 @@ def _has_regions(regions: Regions) -> bool:
     return any(len(members) > 1 for members in regions.members.values())
 
 
-def _read(path: Path, segmentation: Path, shape: tuple[int, ...], regions: Regions, dataset_json: dict) -> np.ndarray:
-    """(channels, *shape) of floats, on the voxels of the segmentation's file."""
+def read_probabilities(path: Path, segmentation: Path, shape: tuple[int, ...], regions: Regions,
+                       dataset_json: dict) -> np.ndarray:
+    """(channels, *shape) of floats of a CASE.npz, on the voxels of the segmentation's file. Raises NnmissError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             p = archive["probabilities"]

@@ -17,6 +17,7 @@ from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.label_maps import check_same_geometry, read_label_map, regions_of
 from nnmiss.evaluation.predictions import Prediction
 from nnmiss.evaluation.scoring import Reference
+from nnmiss.evaluation.suppression import names_needed
 from nnmiss.interrupts import interrupts_ignored
 
 
@@ -50,7 +51,9 @@ def evaluate_case(job: Job, dataset_json: dict, conventions: Conventions) -> Cas
     result = CaseResult(job.case)
     try:
         gt = read_label_map(job.gt, dataset_json)
-        reference = Reference(gt.labels, gt.spacing_mm, regions_of(dataset_json), conventions)
+        regions = regions_of(dataset_json)
+        reference = Reference(gt.labels, gt.spacing_mm, regions, conventions,
+                              names_needed(dataset_json, regions, conventions))
     except NnmissError as error:
         result.errors.append(f"case {job.case}, ground truth {job.gt}: {error}")
         return result

@@ -4,15 +4,25 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 
 from nnmiss.errors import NnmissError
+from nnmiss.evaluation.lesion_rules import find_rules
 
 CHOICES = {
     "hd95": ("brats2020", "brats2023", "none"),
     "empty": ("brats", "nan"),
     "hd95_unit": ("mm", "voxels"),
+    "et_replace": ("background", "ncr"),
 }
 
-LOWER_IS_BETTER = ("hd95", "ece")
-PERCENT = ("dice", "ece")  # from 0 to 1, shown times 100
+LESION_METRICS = ("lesion_dice", "lesion_hd95", "lesion_tp", "lesion_fp", "lesion_fn")
+METRICS = ("dice", "hd95", "sensitivity", "specificity", *LESION_METRICS, "ece")  # the order of results.csv
+
+TABLE_METRICS = ("dice", "hd95", "lesion_dice", "lesion_hd95", "ece")  # those that have a table, where there are values
+LOWER_IS_BETTER = ("hd95", "lesion_hd95", "ece")
+PERCENT = ("dice", "lesion_dice", "ece")  # from 0 to 1, shown times 100
+
+TITLES = {"dice": "Dice", "hd95": "HD95", "lesion_dice": "lesion-wise Dice", "lesion_hd95": "lesion-wise HD95",
+          "sensitivity": "sensitivity", "specificity": "specificity", "lesion_tp": "lesions found",
+          "lesion_fp": "false lesions", "lesion_fn": "lesions missed", "ece": "ECE"}
 
 HD95_TEXT = {
     "brats2020": "HD95 as BraTS 2020 (percentile {percentile:g} of both directed border distances pooled)",
@@ -44,9 +54,13 @@ class Conventions:
     percentile: float = 95.0
     """Percentile of the border distances, 0 to 100."""
     et_threshold: int | None = None
-    """Smallest enhancing tumour kept, in voxels. Only None: nothing is suppressed."""
+    """Predicted enhancing tumours of fewer voxels are suppressed in a column of their own; None: there is none."""
     ece_bins: int = 15
     """Bins of the expected calibration error, see `calibration.bin_sums`; it matters only where probabilities are."""
+    et_replace: str = "background"
+    """What suppressed enhancing tumour becomes in that column: "background" or "ncr"; see `suppression`."""
+    lesionwise: str | None = None
+    """Rules of the lesion-wise metrics, as "2023-GLI", see `lesion_rules`; None: they are not computed."""
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -54,16 +68,13 @@ class Conventions:
                 raise NnmissError(f"convention {name} is {getattr(self, name)!r}, expected one of: {', '.join(known)}")
         if not 0 <= self.percentile <= 100:
             raise NnmissError(f"convention percentile is {self.percentile}, expected a number from 0 to 100")
-        if self.et_threshold is not None:
-            raise NnmissError("convention et_threshold: suppression of small enhancing tumours is not implemented, "
-                              "only None is accepted")
+        if self.et_threshold is not None and (type(self.et_threshold) is not int or self.et_threshold < 1):
+            raise NnmissError(f"convention et_threshold is {self.et_threshold!r}, expected a whole number of voxels from 1 "
+                              "on, or None for no suppression")
+        if self.lesionwise is not None:
+            object.__setattr__(self, "lesionwise", find_rules(self.lesionwise).name)
         if not isinstance(self.ece_bins, int) or not 1 <= self.ece_bins <= 1000:
             raise NnmissError(f"convention ece_bins is {self.ece_bins!r}, expected a whole number from 1 to 1000")
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The metrics an evaluation computes, in the order of results.csv; ECE only where probabilities are."""
-        return ("dice", *(() if self.hd95 == "none" else ("hd95",)), "sensitivity", "specificity", "ece")
 
     def as_dict(self) -> dict:
         """For summary.json; `from_dict` reads it back."""
@@ -80,16 +91,29 @@ class Conventions:
             raise NnmissError(f"unknown conventions {sorted(unknown)}: the summary was written by another version")
         return cls(**content)
 
+    def differences(self, others: Conventions, but: tuple[str, ...] = ()) -> list[str]:
+        """The fields in which two differ, each as "hd95 is brats2020, theirs brats2023"."""
+        return [f"{f.name} is {getattr(self, f.name)}, theirs {getattr(others, f.name)}" for f in fields(self)
+                if f.name not in but and getattr(self, f.name) != getattr(others, f.name)]
+
     def sentence(self, metric: str) -> str:
-        """What a table caption says of them, for "dice", "hd95" or "ece"."""
+        """What a table caption says of them, for a metric of `TABLE_METRICS`."""
         if metric == "ece":
             return (f"expected calibration error in {self.ece_bins} equal bins of the confidence max(p, 1 - p) from 0.5 "
                     "to 1, p the region's probability, over the voxels that are foreground in ground truth or "
                     "prediction; cases without such voxels are left out")
-        parts = [EMPTY_TEXT[self.empty, metric]]
+        if metric in LESION_METRICS:
+            rules = "lesion-wise, by rules that were not recorded"
+            rules = rules if self.lesionwise is None else find_rules(self.lesionwise).sentence(metric)
+            return "; ".join([rules, self._suppression()])
+        parts = [EMPTY_TEXT[self.empty, metric], self._suppression()]
         if metric == "hd95":
             unit = "in mm" if self.hd95_unit == "mm" else "in voxels"
             parts.insert(0, HD95_TEXT[self.hd95].format(percentile=self.percentile) + f", {unit}")
-        if self.et_threshold is None:
-            parts.append("no suppression of small enhancing tumours")
         return "; ".join(parts)
+
+    def _suppression(self) -> str:
+        if self.et_threshold is None:
+            return "no suppression of small enhancing tumours"
+        return (f"in columns called suppressed a predicted enhancing tumour of fewer than {self.et_threshold} voxels "
+                + ("is left out, and in no other" if self.et_replace == "background" else "counts as NCR"))

@@ -3,31 +3,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from nnmiss.atomic_files import read_json, replacing, writable_folder, write_json, write_text
+from nnmiss.atomic_files import read_json, writable_folder
 from nnmiss.availability import modality_names
 from nnmiss.errors import NnmissError
-from nnmiss.evaluation import figures, markup
-from nnmiss.evaluation.calibration import calibration_table, pool
+from nnmiss.evaluation import markup
+from nnmiss.evaluation.calibration import pool
 from nnmiss.evaluation.cases import CaseResult, Job, evaluate_cases
-from nnmiss.evaluation.comparison import compare_methods, comparison_markdown
-from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.conventions import METRICS, Conventions
 from nnmiss.evaluation.label_maps import regions_of
 from nnmiss.evaluation.predictions import Found, case_files, find_predictions, subset_order
-from nnmiss.evaluation.results import (
-    COLUMNS,
-    Method,
-    check_comparable,
-    common_results,
-    ece_results,
-    read_method,
-    write_results,
-)
-from nnmiss.evaluation.summary import summarise, without_nan
+from nnmiss.evaluation.publish import publish
+from nnmiss.evaluation.results import COLUMNS, check_comparable, read_method
+from nnmiss.evaluation.same_dataset import check_same_dataset
+from nnmiss.evaluation.suppression import evaluated_regions, names_needed, suppression_of
 from nnmiss.evaluation.tables import build_table
 
 
@@ -50,7 +42,8 @@ def evaluate_folder(gt_folder: str | Path, pred_folder: str | Path, dataset_json
 
     Returns:
         long results with columns case, subset, region, metric, value. `attrs["errors"]` lists what failed (every other
-        case is in the results), `attrs["notes"]` what is worth knowing, `attrs["table"]` the Dice table as text.
+        case is in the results), `attrs["notes"]` what is worth knowing, `attrs["table"]` the Dice table as text,
+        `attrs["comparison"]` the tests against other methods (`comparison.compare_methods`).
 
     Raises:
         NnmissError: nothing could be evaluated, or an argument that makes no sense.
@@ -58,11 +51,14 @@ def evaluate_folder(gt_folder: str | Path, pred_folder: str | Path, dataset_json
     conventions = conventions or Conventions()
     dataset_json = _checked_dataset_json(dataset_json)
     modalities, regions = modality_names(dataset_json), regions_of(dataset_json)
+    names = names_needed(dataset_json, regions, conventions)
+    regions = evaluated_regions(regions, suppression_of(regions, conventions, names))
     others = [read_method(specification, modalities) for specification in compare]
     name = name or Path(pred_folder).resolve().name
     found = find_predictions(pred_folder, modalities, dataset_json["file_ending"])
     has_probabilities = any(prediction.probabilities.is_file() for prediction in found.predictions)
     notes = check_comparable(name, list(regions.members), conventions, others, has_probabilities)
+    notes += check_same_dataset(pred_folder, dataset_json)
     output_folder = writable_folder(output_folder)
     jobs = _jobs(Path(gt_folder), found, dataset_json["file_ending"])
     outcomes = list(tqdm(evaluate_cases(jobs, dataset_json, conventions, num_processes), total=len(jobs),
@@ -70,23 +66,19 @@ def evaluate_folder(gt_folder: str | Path, pred_folder: str | Path, dataset_json
     errors = found.errors + [error for outcome in sorted(outcomes, key=lambda o: o.case) for error in outcome.errors]
     if not any(outcome.rows for outcome in outcomes):
         raise NnmissError(f"no prediction in {pred_folder} could be evaluated:\n  " + "\n  ".join(errors[:10]))
-    results = _as_table(outcomes, modalities, list(regions.members), conventions)
+    results = _as_table(outcomes, modalities, list(regions.members))
     one_empty = [triple for outcome in outcomes for triple in outcome.one_empty]
     notes += found.notes + _incomplete_subsets(results) + _penalised(results, one_empty, conventions)
     notes += _about_probabilities(results, outcomes)
-    summary = summarise(results, one_empty, name, modalities, regions, conventions)
-    # everything that can refuse comes before the first file, so that files of two evaluations never lie side by side
-    methods, more_notes = common_results([Method(name, results, conventions), *others])
-    calibrated, ece_notes = ece_results(methods)
-    notes += more_notes + ece_notes
-    write_results(results, output_folder / "results.csv")
-    summary.update(notes=notes, errors=errors)
-    _write_tables(output_folder, methods, calibrated, summary, conventions, include_average)
-    write_json(output_folder / "summary.json", without_nan(summary))
-    figures.write_figures(output_folder, methods, modalities, list(regions.members))
-    _write_calibration(output_folder, outcomes, modalities, list(regions.members), name)
+    by_case = sorted(outcomes, key=lambda o: o.case)  # sums of floats depend on the order
+    pooled = pool([part for outcome in by_case for part in outcome.calibration], subset_order(modalities),
+                  list(regions.members))
+    sources = {"gt": str(Path(gt_folder).absolute()), "pred": str(Path(pred_folder).absolute())}
+    summary = publish(output_folder, results, one_empty, name, modalities, regions, conventions, others, include_average,
+                      notes, errors, sources, pooled)
     own = build_table({name: results}, modalities, list(regions.members), "dice", conventions)
-    results.attrs.update(errors=errors, notes=notes, table=markup.to_text(own))
+    results.attrs.update(errors=errors, notes=summary["notes"], table=markup.to_text(own),
+                         comparison=summary.get("comparison", []))
     return results
 
 
@@ -119,11 +111,10 @@ def _jobs(gt_folder: Path, found: Found, file_ending: str) -> list[Job]:
     return jobs
 
 
-def _as_table(outcomes: list[CaseResult], modalities: list[str], regions: list[str],
-              conventions: Conventions) -> pd.DataFrame:
+def _as_table(outcomes: list[CaseResult], modalities: list[str], regions: list[str]) -> pd.DataFrame:
     """Rows by case, then subset, region and metric in the order of the tables, whatever the order of finishing."""
     results = pd.DataFrame([row for outcome in outcomes for row in outcome.rows], columns=COLUMNS)
-    place = {"subset": subset_order(modalities), "region": regions, "metric": list(conventions.metrics)}
+    place = {"subset": subset_order(modalities), "region": regions, "metric": list(METRICS)}
 
     def key(column: pd.Series) -> pd.Series:
         known = place.get(column.name)
@@ -156,36 +147,3 @@ def _about_probabilities(results: pd.DataFrame, outcomes: list[CaseResult]) -> l
         notes.append(f"{len(apart)} predictions differ from their own probabilities, in up to {100 * max(apart):.2g} % of "
                      "their foreground: they were processed later, or CASE.npz is of an earlier run; ECE is of CASE.npz")
     return notes
-
-
-def _write_calibration(folder: Path, outcomes: list[CaseResult], modalities: list[str], regions: list[str],
-                       name: str) -> None:
-    """Writes calibration.csv and reliability.png; without probabilities removes those of an earlier evaluation."""
-    table, figure = folder / "calibration.csv", folder / "reliability.png"
-    by_case = sorted(outcomes, key=lambda o: o.case)  # sums of floats depend on the order
-    pooled = pool([part for outcome in by_case for part in outcome.calibration], subset_order(modalities), regions)
-    if not pooled:
-        table.unlink(missing_ok=True)
-        figure.unlink(missing_ok=True)
-        return
-    with replacing(table) as temporary:
-        calibration_table(pooled).to_csv(temporary, index=False, lineterminator="\n")
-    figures.save(figures.reliability(pooled, modalities, name), figure)
-
-
-def _write_tables(folder: Path, methods: dict[str, pd.DataFrame], with_ece: dict[str, pd.DataFrame],
-                  summary: dict[str, Any], conventions: Conventions, include_average: bool) -> None:
-    """Writes table.md and table.tex and adds the comparison to `summary`."""
-    regions, modalities = list(summary["regions"]), summary["modalities"]
-    shown = {metric: methods for metric in ("dice", "hd95") if metric in conventions.metrics}
-    shown.update({"ece": with_ece} if with_ece else {})
-    tables = [build_table(of, modalities, regions, m, conventions, include_average) for m, of in shown.items()]
-    markdown = [markup.to_markdown(table) for table in tables]
-    if len(methods) > 1:
-        summary["comparison"] = [entry for metric, of in shown.items()
-                                 for entry in compare_methods(of, regions, [metric], include_average)]
-        markdown.append(comparison_markdown(summary["comparison"]))
-    if summary["notes"]:
-        markdown.append("Notes:\n\n" + "".join(f"- {note}\n" for note in summary["notes"]))
-    write_text(folder / "table.md", "\n".join(markdown))
-    write_text(folder / "table.tex", "\n".join(map(markup.to_latex, tables)))

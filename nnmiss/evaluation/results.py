@@ -1,7 +1,7 @@
 """The long table of results: its columns, reading those of other methods, and restricting methods to common cases."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +9,7 @@ import pandas as pd
 from nnmiss.atomic_files import read_json, replacing
 from nnmiss.availability import parse_subset, subset_name
 from nnmiss.errors import NnmissError
-from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.conventions import TITLES, Conventions
 
 COLUMNS = ["case", "subset", "region", "metric", "value"]
 
@@ -79,26 +79,31 @@ def check_comparable(name: str, regions: list[str], conventions: Conventions, ot
                      with_ece: bool = False) -> list[str]:
     """Refuses methods that cannot stand beside ours, before anything is computed; returns notes.
 
-    Raises NnmissError when two methods have one name, or regions or conventions differ. The bins of the ECE may, unless
-    there is an ECE of both: of ours `with_ece` says so.
+    Raises NnmissError when two methods have one name, or regions or conventions differ, naming what does. The bins of the
+    ECE may differ unless there is an ECE of both (of ours `with_ece` says so), and so may the rules of lesion-wise
+    metrics where one method has none.
     """
     names = [name, *(m.name for m in others)]
     if len(set(names)) < len(names):
         raise NnmissError(f"methods to compare need different names, got {', '.join(names)}: use NAME=PATH or --name")
     notes = []
     for other in others:
+        if other.conventions is None:
+            notes.append(f"{other.name}: no summary.json beside its results, its conventions are taken to be ours")
+        else:
+            bins_matter = with_ece and (other.results["metric"] == "ece").any()
+            both_lesionwise = conventions.lesionwise and other.conventions.lesionwise
+            but = [field for field, matters in (
+                ("ece_bins", bins_matter), ("lesionwise", both_lesionwise),
+                ("et_replace", conventions.et_threshold or other.conventions.et_threshold)) if not matters]
+            different = conventions.differences(other.conventions, tuple(but))
+            if different:
+                raise NnmissError(f"{other.name} was evaluated with other conventions than {name}: {'; '.join(different)}. "
+                                  "Evaluate it again with the same flags")
         theirs = set(other.results["region"])
         if theirs != set(regions):
             raise NnmissError(f"{other.name} has regions {sorted(theirs)}, {name} has {sorted(regions)}: evaluate both "
                               "with one dataset.json")
-        if other.conventions is None:
-            notes.append(f"{other.name}: no summary.json beside its results, its conventions are taken to be ours")
-            continue
-        bins_matter = with_ece and (other.results["metric"] == "ece").any()
-        if other.conventions != (conventions if bins_matter else
-                                 replace(conventions, ece_bins=other.conventions.ece_bins)):
-            raise NnmissError(f"{other.name} was evaluated with other conventions ({other.conventions}) than {name} "
-                              f"({conventions}): evaluate it again with the same flags")
     return notes
 
 
@@ -118,21 +123,21 @@ def common_results(methods: list[Method]) -> tuple[dict[str, pd.DataFrame], list
     return kept, notes
 
 
-def ece_results(methods: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """The ECE of the methods that have one, on the pairs of case and subset that all of these have, and notes.
+def results_with(metric: str, methods: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """The values of a metric of the methods that have it, on the pairs of case and subset all of these have, and notes.
 
     Empty where the first method has none. Where no pair is common, the first alone.
     """
-    all_ece = [Method(name, frame[frame["metric"] == "ece"], None) for name, frame in methods.items()]
-    ours, *others = all_ece
+    title = TITLES[metric]
+    ours, *others = [Method(name, frame[frame["metric"] == metric], None) for name, frame in methods.items()]
     if ours.results.empty:
         return {}, []
-    notes = [f"{m.name} has no ECE: its table leaves it out" for m in others if m.results.empty]
+    notes = [f"{m.name} has no {title}: its table leaves it out" for m in others if m.results.empty]
     try:
         kept, more_notes = common_results([ours, *(m for m in others if len(m.results))])
     except NnmissError as error:
-        return {ours.name: ours.results}, [*notes, f"ECE is not compared: {error}"]
-    return kept, notes + [f"ECE: {note}" for note in more_notes]
+        return {ours.name: ours.results}, [*notes, f"{title} is not compared: {error}"]
+    return kept, notes + [f"{title}: {note}" for note in more_notes]
 
 
 def row_means(results: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from nnmiss import __version__
-from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.conventions import METRICS, Conventions
 from nnmiss.evaluation.label_maps import Regions
 from nnmiss.evaluation.predictions import subset_order
 
@@ -18,6 +18,7 @@ def summarise(results: pd.DataFrame, one_empty: list[tuple[str, str, str]], meth
 
     Args:
         results: long results, see `results.COLUMNS`.
+        regions: the regions and suppressed columns of the results.
         one_empty: (case, subset, region) where the region is empty in either ground truth or prediction, not both. The
             BraTS rule penalises these (Dice 0, HD95 = diagonal), and a few of them decide a mean HD95: look at the
             medians.
@@ -25,7 +26,7 @@ def summarise(results: pd.DataFrame, one_empty: list[tuple[str, str, str]], meth
     Returns:
         a dict that JSON can hold; undefined numbers are None. `std` is the sample's (n - 1).
     """
-    metrics = [metric for metric in conventions.metrics if metric in set(results["metric"])]
+    metrics = [metric for metric in METRICS if metric in set(results["metric"])]
     order = [s for s in subset_order(modalities) if s in set(results["subset"])]
     subsets = {}
     for subset in order:

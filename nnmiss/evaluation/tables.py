@@ -9,11 +9,12 @@ import pandas as pd
 
 from nnmiss import __version__
 from nnmiss.availability import Present, all_subsets, subset_name
-from nnmiss.evaluation.conventions import LOWER_IS_BETTER, PERCENT, Conventions
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER, PERCENT, TITLES, Conventions
 from nnmiss.evaluation.results import row_means
 from nnmiss.evaluation.statistics import subset_row_test
 
 UNDEFINED = "-"
+SUPPRESSED = "_suppressed"  # ends the names of columns with small enhancing tumours suppressed, see `suppression`
 BRATS_REGIONS = {
     "ET": ("et", "enhancing tumor", "enhancing tumour", "enhancing"),
     "TC": ("tc", "tumor core", "tumour core", "core"),
@@ -44,13 +45,28 @@ class SubsetTable:
     caption: str
 
 
+def region_title(region: str) -> str:
+    """"ET", "TC" or "WT" for a region that is called as one of them, "ET suppressed" for its column, else the name."""
+    of = region.removesuffix(SUPPRESSED)
+    plain = of.lower().replace("_", " ").replace("-", " ")
+    title = next((title for title, names in BRATS_REGIONS.items() if plain in names), None)
+    if title is None:
+        return region
+    return title if of == region else f"{title} suppressed"
+
+
 def ordered_regions(regions: list[str]) -> dict[str, str]:
-    """Region name -> title. ET, TC, WT in this order where all three are there, else names as they come."""
-    titles = {region: title for region in regions for title, names in BRATS_REGIONS.items()
-              if region.lower().replace("_", " ").replace("-", " ") in names}
-    if len(regions) == 3 and set(titles.values()) == set(BRATS_REGIONS):
-        return {region: title for title in BRATS_REGIONS for region in regions if titles[region] == title}
-    return {region: region for region in regions}
+    """Region name -> title. Where ET, TC and WT are all there: ET, its suppressed column, TC, WT, then what else there is.
+
+    Otherwise names as they come.
+    """
+    titles = {region: region_title(region) for region in regions}
+    order = [title for of in BRATS_REGIONS for title in (of, f"{of} suppressed")]
+    brats = [title for title in titles.values() if title in order]
+    if not set(BRATS_REGIONS) <= set(brats) or len(set(brats)) < len(brats):
+        return {region: region for region in regions}
+    place = {title: i for i, title in enumerate(order)}
+    return {region: titles[region] for region in sorted(regions, key=lambda r: place.get(titles[r], len(place)))}
 
 
 def build_table(methods: dict[str, pd.DataFrame], modalities: list[str], regions: list[str], metric: str,
@@ -59,13 +75,14 @@ def build_table(methods: dict[str, pd.DataFrame], modalities: list[str], regions
 
     Args:
         methods: name -> long results; the first is ours. Several must be on the same cases and subsets.
-        regions: region names in the order of dataset.json.
-        metric: "dice", "hd95" or "ece"; see `conventions.LOWER_IS_BETTER` and `PERCENT`.
+        regions: region names in the order of dataset.json; those without values of the metric are left out.
+        metric: of `conventions.TABLE_METRICS`; see `conventions.LOWER_IS_BETTER` and `PERCENT`.
         include_average: see `statistics.subset_row_test`.
     """
     ours, scale, higher = next(iter(methods)), 100 if metric in PERCENT else 1, metric not in LOWER_IS_BETTER
-    titles = ordered_regions(regions)
     means = {name: row_means(results, metric) * scale for name, results in methods.items()}
+    titles = {region: title for region, title in ordered_regions(regions).items() if region in means[ours]}
+    means = {name: of.reindex(columns=list(titles)) for name, of in means.items()}
     names = [*list(methods)[1:], ours]  # ours last, beside Imprv
     comparing = len(names) > 1
     subsets = [(s, subset_name(s, modalities)) for s in all_subsets(len(modalities))]
@@ -112,7 +129,7 @@ def _ranked(line: np.ndarray, higher: bool, comparing: bool) -> list[Cell]:
     if not comparing:
         return [Cell(t) for t in texts]
     printed = sorted({float(t) for t in texts if t != UNDEFINED}, reverse=higher)
-    ranks = dict(zip(printed, ("best", "second")))
+    ranks = dict(zip(printed, ("best", "second") if len(line) > 2 else ("best",)))  # of two, the other is no rank
     cells = [Cell(t, "" if t == UNDEFINED else ranks.get(float(t), "")) for t in texts]
     gain = improvement(line, higher)
     return cells + [Cell(f"{100 * gain:.2f}%" if isfinite(gain) else UNDEFINED)]
@@ -135,12 +152,13 @@ def p_text(p: float) -> str:
 
 def _caption(ours: str, metric: str, conventions: Conventions, comparing: bool, include_average: bool,
              counts: pd.Series) -> str:
-    name = {"dice": "Dice (%)", "hd95": f"HD95 ({conventions.hd95_unit}, lower is better)",
-            "ece": "ECE (%, lower is better)"}[metric]
+    unit = "%" if metric in PERCENT else conventions.hd95_unit if metric == "hd95" else "mm"
+    name = f"{TITLES[metric]} ({unit}{', lower is better' if metric in LOWER_IS_BETTER else ''})"
+    name = name[0].upper() + name[1:]
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     text = f"{name} of {ours} by available modalities, mean over n = {n} cases; average over the {len(counts)} rows. "
     if comparing:
-        text += ("Best bold, second best italic. Imprv: gain over the best other method. p-value: one-tailed paired "
-                 f"t-test of {ours} against each method over the rows"
+        text += ("Best bold, of three or more second best italic. Imprv: gain over the best other method. "
+                 f"p-value: one-tailed paired t-test of {ours} against each method over the rows"
                  + (" and the average row. " if include_average else ". "))
     return text + f"Conventions: {conventions.sentence(metric)}. nnmiss {__version__}."

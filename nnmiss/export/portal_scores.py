@@ -55,8 +55,8 @@ def read_portal_scores(specifications: Iterable[str], modalities: list[str]) -> 
     with_dice = set(results.loc[results["metric"] == "dice", "subset"])
     without = [subset for subset in dict.fromkeys(results["subset"]) if subset not in with_dice]
     if without:
-        raise NnmissError(f"no Dice of whole regions for {', '.join(without)}, of which tables and figures are made: give "
-                          "all_legacy_scores.csv (2023) or all_full_scores.csv (2024, 2025) of the same submission besides")
+        notes.append(f"no Dice of whole regions for {', '.join(without)}: it is in all_legacy_scores.csv (2023) or "
+                     "all_full_scores.csv (2024, 2025) of the same submission, which may be given besides")
     return PortalScores(_ordered(results, modalities), files, errors, notes)
 
 

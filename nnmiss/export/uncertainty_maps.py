@@ -7,8 +7,7 @@ import numpy as np
 
 from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
-from nnmiss.evaluation.calibration import SLACK, region_probabilities
-from nnmiss.evaluation.calibration import _read as read_probabilities  # with its checks, and turned as the file is
+from nnmiss.evaluation.calibration import SLACK, read_probabilities, region_probabilities
 from nnmiss.evaluation.label_maps import Regions, regions_of
 from nnmiss.evaluation.predictions import Prediction
 from nnmiss.export.label_names import label_names
