@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from brats_folders import AFFINE, case_name, file_name, make_brats_folder, save
+from brats_folders import AFFINE, case_name, file_name, save
 
 from nnmiss.brats_years import CHALLENGES, Challenge, find_challenge
-from nnmiss.cli import convert_dataset, export_brats
+from nnmiss.cli import export_brats
 from nnmiss.errors import NnmissError
 from nnmiss.export.enhancing_rule import EnhancingRule
 from nnmiss.export.export_folder import ExportOptions, export_predictions
@@ -114,24 +114,6 @@ def test_every_challenge(key, tmp_path):
     assert entry["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest() and entry["n_cases"] == 1
     assert entry["cases"][case]["voxels"] == {n: official.count(v) for n, v in challenge.labels.items()}
     assert entry["cases"][case]["modalities_used"] == list(challenge.modalities[:2])
-
-
-@pytest.mark.parametrize("key", [key for key in CHALLENGES if key[0] != 2026], ids=lambda key: "-".join(map(str, key)))
-def test_round_trip(key, tmp_path):
-    """What was downloaded, converted and predicted perfectly is exported with the downloaded labels."""
-    (year, name), ending = key, (".nii.gz", ".nii")[key[0] % 2]
-    labels = make_brats_folder(tmp_path / "download", year, name, ending=ending)
-    flags = ["-i", str(tmp_path / "download"), "-o", str(tmp_path / "raw"), "-np", "1", "--challenge", name]
-    assert convert_dataset.run([f"brats{year}", *flags]) == 0
-    (raw,) = (tmp_path / "raw").iterdir()
-    dataset_json = json.loads((raw / "dataset.json").read_text())
-    manifest = export_predictions(raw / "labelsTr", tmp_path / "download", tmp_path / "out", find_challenge(year, name),
-                                  dataset_json)
-    assert not manifest["failures"]
-    for case, label in labels.items():
-        result = tmp_path / "out/submission" / f"{case}.nii.gz"
-        assert result.exists() == (label is not None)
-        assert label is None or np.array_equal(voxels(result), label)
 
 
 def test_manifest_of_flat_predictions(made, tmp_path):
