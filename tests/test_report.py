@@ -510,7 +510,7 @@ def given(monkeypatch):
     """Stands in for the viewer; keeps what it is given."""
     kept = {}
 
-    def make(cases, max_bytes, colours):
+    def make(cases, max_bytes, colours, modalities):
         kept.update(cases=cases, max_bytes=max_bytes, colours=colours)
         return StubSection('<section id="viewer"><h2>Images</h2></section>', [c.name for c in cases])
 
@@ -536,7 +536,7 @@ def test_files_of_the_chosen_cases_reach_the_viewer(tree, given):
     assert linked == {"a", "b", "c"}
     plot = re.search(r'<figure id="cases-plot">.*?</figure>', page.html, re.DOTALL)[0]
     assert plot.count('<a href="#viewer" data-case=') == 9
-    assert "3 of 3 cases have images here, 1.5 MB" in parsed.text
+    assert "Images of 3 of 3 cases are here, 1.5 MB" in parsed.text
 
 
 def test_named_cases_flags_and_a_case_without_images(tree, given):
@@ -550,7 +550,7 @@ def test_named_cases_flags_and_a_case_without_images(tree, given):
     (case,) = given["cases"]
     assert case.name == "c" and case.images["flair"].parent.name == "elsewhere" and case.gt.parent.name == "truth"
     parsed = check_page(page.html)
-    assert "No images of a were found" in parsed.text and "1 of 3 cases have images here" in parsed.text
+    assert "No images of a were found" in parsed.text and "Images of 1 of 3 cases are here" in parsed.text
     assert {a["data-case"] for a in parsed.links if "data-case" in a} == {"c"}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnmiss.atomic_files import writable_folder
-from nnmiss.cli import convert_dataset, evaluate, phantom, plan_and_preprocess, predict, train
+from nnmiss.cli import convert_dataset, evaluate, phantom, plan_and_preprocess, predict, report, train
 from nnmiss.errors import NnmissError, command
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "nnmiss_train": train.run,
     "nnmiss_predict": predict.run,
     "nnmiss_evaluate": evaluate.run,
+    "nnmiss_report": report.run,
 }
 METHODS = ("modality_dropout", "metakd")
 
@@ -81,7 +82,7 @@ def open_ms_job(source: str) -> Job:
 
 
 def run_job(job: Job, folder: Path) -> None:
-    """Makes, plans, trains both methods, predicts all subsets of the test cases and evaluates them."""
+    """Makes, plans, trains both methods, predicts all subsets of the test cases, evaluates and reports them."""
     started = time.monotonic()
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[variable] = str(writable_folder(folder / variable))
@@ -100,10 +101,13 @@ def run_job(job: Job, folder: Path) -> None:
         compare = ["--compare", str(folder / "predictions" / METHODS[0])] if method != METHODS[0] else []
         call("nnmiss_evaluate", "-gt", str(raw / "labelsTs"), "-pred", predictions, "-d", job.number, "--name", method,
              *compare)
+    page = folder / "report.html"
+    call("nnmiss_report", "-i", *(str(folder / "predictions" / method) for method in reversed(METHODS)), "-o", str(page))
     print(f"\nDone in {time.monotonic() - started:.0f} s. Look at:")
     last = folder / "predictions" / METHODS[-1]
     model = next((folder / "nnUNet_results" / job.dataset).glob(f"nnMissTrainerMetaKD__*/fold_{job.fold}"))
-    for path, what in ((last / "table.md", "Dice of every subset, metakd beside modality_dropout"),
+    for path, what in ((page, "everything on one page, with the images: open it in a browser"),
+                       (last / "table.md", "Dice of every subset, metakd beside modality_dropout"),
                        (last / "heatmap.png", "the same as a picture; boxplots.png, dice_by_count.png beside it"),
                        (model / "importance_weights.png", "importance weights over training (MetaKD Fig. 4)"),
                        (model / "progress.png", "losses and pseudo Dice"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class ViewerSection:
         return len(self.html.encode())
 
 
-def viewer_section(cases: list[ViewerCase], max_bytes: int, colours: Colours | None = None) -> ViewerSection:
+def viewer_section(cases: list[ViewerCase], max_bytes: int, colours: Colours | None = None,
+                   modalities: Sequence[str] = ()) -> ViewerSection:
     """Puts the viewer and as many of `cases` into a page as `max_bytes` have room for, in their order.
 
     A case that does not fit gets images of half the resolution, or is left out; so is one without a readable image.
@@ -53,6 +55,7 @@ def viewer_section(cases: list[ViewerCase], max_bytes: int, colours: Colours | N
         cases: what to show; see ViewerCase.
         max_bytes: upper bound of the section's size.
         colours: label -> (name, red, green, blue of 0 to 255); labels that it lacks get a colour of their own.
+        modalities: of the data set, in channel order; those that only cases or subsets name follow.
     """
     program = _program()
     notes: list[str] = []
@@ -82,7 +85,7 @@ def viewer_section(cases: list[ViewerCase], max_bytes: int, colours: Colours | N
         room -= _size(entry, of_case)
     if not entries:
         return _without_cases(notes or ["no case with images was found"])
-    index = {"cases": entries, "colours": _colour_list(labels, colours or {}), "modalities": _modalities(cases)}
+    index = {"cases": entries, "colours": _colour_list(labels, colours or {}), "modalities": _modalities(modalities, cases)}
     names = [e["name"] for e in entries]
     return ViewerSection(_page_part(program, index, blocks, _sizes(blocks, notes), notes), notes, names)
 
@@ -123,9 +126,10 @@ def _size(entry: dict, blocks: dict[str, str]) -> int:
     return INDEX_ROOM + len(_json(entry)) + sum(len(text) + 100 for text in blocks.values())
 
 
-def _modalities(cases: list[ViewerCase]) -> list[str]:
-    """All modalities of all cases in channel order: of images first, then those that only a subset's name tells."""
-    named = [m for case in sorted(cases, key=lambda c: -len(c.images)) for m in case.images]
+def _modalities(known: Sequence[str], cases: list[ViewerCase]) -> list[str]:
+    """The known modalities, then those of images, then those that only a subset's name tells."""
+    named = [*known]
+    named += [m for case in sorted(cases, key=lambda c: -len(c.images)) for m in case.images]
     named += [m for case in cases for of_method in case.predictions.values() for s in of_method for m in s.split("+")]
     return list(dict.fromkeys(named))
 

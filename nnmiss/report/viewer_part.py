@@ -42,14 +42,14 @@ def viewer_part(sources: list[Source], places: Places, cases: list[str], max_byt
     if not found:
         return ViewerPart(missing=missing)
     try:
-        made = _make(found, max_bytes, _colours(sources))
+        made = _make(found, max_bytes, _colours(sources), sources[0].modalities)
     except (NnmissError, OSError) as error:
         return ViewerPart(missing=[*missing, f"Images are not shown: {error}"])
     if not made.cases:
         return ViewerPart(made.html, missing=[*missing, *made.notes], bytes=made.bytes)
     everyone = {case for source in sources for case in source.cases}
-    said = f"{len(made.cases)} of {count(len(everyone), 'case')} have images here, {size_text(made.bytes)} with the viewer"
-    said += "; others by name with --cases." if len(made.cases) < len(everyone) else "."
+    said = f"Images of {len(made.cases):,} of {count(len(everyone), 'case')} are here, {size_text(made.bytes)} with the "
+    said += "viewer; others by name with --cases." if len(made.cases) < len(everyone) else "viewer."
     about = paragraph(said, "note") + (bullets(missing) if missing else "")
     return ViewerPart(made.html.replace("</h2>", f"</h2>\n{about}", 1), set(made.cases), [*missing, *made.notes],
                       made.bytes)
@@ -101,11 +101,11 @@ def _colours(sources: list[Source]) -> dict[int, tuple[str, tuple[int, int, int]
     return label_colours(content) if content else {}
 
 
-def _make(cases: list[ViewerCase], max_bytes: int, colours: dict):
+def _make(cases: list[ViewerCase], max_bytes: int, colours: dict, modalities: list[str]):
     """The one call of the viewer; it is imported where it is needed, as it brings its scripts along."""
     from nnmiss.report.viewer import viewer_section
 
-    return viewer_section(cases, max_bytes, colours)
+    return viewer_section(cases, max_bytes, colours, modalities)
 
 
 def empty_viewer(missing: list[str]) -> str:
