@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from nnmiss.brats_years import CHALLENGES, Challenge, find_challenge
 from nnmiss.dataset_conversion.brats_files import Download, FoundCase, merge, sort_files
 from nnmiss.dataset_conversion.brats_notes import foreign_hint, found_notes, nothing_found, year_notes
-from nnmiss.dataset_conversion.nifti_files import nifti_files
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
 from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase, shortened
 from nnmiss.errors import NnmissError
+from nnmiss.nifti_files import nifti_files
 
 
 @dataclass(frozen=True)

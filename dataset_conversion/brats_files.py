@@ -6,18 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-from nnmiss.brats_years import CHALLENGES, Challenge
-from nnmiss.dataset_conversion.nifti_files import NiftiFile
+from nnmiss.brats_years import CHALLENGES, KIND_OF, Challenge
+from nnmiss.nifti_files import NiftiFile
 
-# What is written behind the case id, without separators and in lower case.
-KINDS = {
-    "flair": ("flair", "t2f", "t2flair"),
-    "t1": ("t1", "t1n", "t1w"),
-    "t1ce": ("t1ce", "t1c", "t1gd", "t1post"),
-    "t2": ("t2", "t2w"),
-    "label": ("seg", "segm", "segmentation", "gtv"),
-}
-KIND_OF = {word: kind for kind, words in KINDS.items() for word in words}
 HELD_OUT = re.compile(r"validat|(?<![a-z])(val|valid|test|testing)(data|set)?(?![a-z])")  # in lower-cased folder names
 
 

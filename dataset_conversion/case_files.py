@@ -16,13 +16,13 @@ from nnmiss.dataset_conversion.source_files import (
     as_image,
     check_geometry,
     is_blank,
-    is_gzip,
     read_content,
     read_label,
     read_nifti,
     split_volume,
 )
 from nnmiss.errors import NnmissError
+from nnmiss.nifti_files import is_gzip
 
 COMPRESSION = 4  # of gzip, for files that come uncompressed: MR noise hardly shrinks further, only slower
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from nnmiss.dataset_conversion.nifti_files import NiftiFile
 from nnmiss.errors import NnmissError
+from nnmiss.nifti_files import NiftiFile
 
 # The parts of a pattern that are not taken literally; the longest first.
 PARTS = re.compile(r"\{case\}|\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]")

@@ -11,10 +11,10 @@ from pathlib import Path
 from nnmiss.atomic_files import read_json
 from nnmiss.brats_years import canonical_label, find_challenge
 from nnmiss.dataset_conversion.brats import label_entries
-from nnmiss.dataset_conversion.nifti_files import check_source, stem
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
 from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase, shortened
 from nnmiss.errors import NnmissError
+from nnmiss.nifti_files import check_source, stem
 
 DESCRIPTION = "a task of the Medical Segmentation Decathlon, as Task01_BrainTumour (4-D images)"
 DEFAULT_ID = 830

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from nnmiss.brats_years import canonical_label
 from nnmiss.dataset_conversion.file_patterns import find_pattern_files, parse_pattern
 from nnmiss.dataset_conversion.label_choice import parse_labels, parse_regions
-from nnmiss.dataset_conversion.nifti_files import NiftiFile, describe, nifti_files
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
 from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase, shortened
 from nnmiss.errors import NnmissError
+from nnmiss.nifti_files import NiftiFile, describe, nifti_files
 
 DESCRIPTION = "your own data: a pattern of file names for each modality and the label"
 DEFAULT_ID = 840

@@ -15,13 +15,13 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from nnmiss.errors import NnmissError
+from nnmiss.nifti_files import GZIP_MAGIC
 
 # What nibabel and gzip raise for files that are no NIfTI or stop early.
 UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, ImageFileError, HeaderDataError,
               WrapStructError)
 GEOMETRY_TOLERANCE = 1e-3  # mm, and direction cosines: headers of one registration differ by rounding only
 NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # how such a header begins: its length
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Grid(NamedTuple):
@@ -29,12 +29,6 @@ class Grid(NamedTuple):
 
     shape: tuple[int, ...]
     affine: np.ndarray
-
-
-def is_gzip(path: Path) -> bool:
-    """Whether the content is gzip, whatever the name says: copies on the web hold .nii that are .nii.gz."""
-    with open(path, "rb") as file:
-        return file.read(2) == GZIP_MAGIC
 
 
 def read_content(path: Path) -> bytes:

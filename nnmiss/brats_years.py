@@ -30,6 +30,16 @@ REGION_LABELS = {
     "gross_tumor_volume": ("gtv",),
 }
 
+# What is written behind the id in the names of a case's files, without separators and in lower case.
+FILE_KINDS = {
+    "flair": ("flair", "t2f", "t2flair"),
+    "t1": ("t1", "t1n", "t1w"),
+    "t1ce": ("t1ce", "t1c", "t1gd", "t1post"),
+    "t2": ("t2", "t2w"),
+    "label": ("seg", "segm", "segmentation", "gtv"),
+}
+KIND_OF = {word: kind for kind, words in FILE_KINDS.items() for word in words}
+
 LABEL_ORDER = ("ed", "ncr", "cc", "et", "rc", "gtv")
 
 CLASSIC = {"ncr": 1, "ed": 2, "et": 4}  # 2012 to 2021

@@ -9,6 +9,8 @@ import zlib
 import nibabel
 import numpy as np
 
+from nnmiss.nifti_files import is_gzip
+
 
 def why_not_whole(path: str, thorough: bool = False) -> str | None:
     """None when a NIfTI file holds all the bytes its header promises, else the reason in words.
@@ -21,7 +23,7 @@ def why_not_whole(path: str, thorough: bool = False) -> str | None:
         return None
     compressed = path.endswith(".gz")
     try:
-        if not _is_gzip(path) and compressed:
+        if not is_gzip(path) and compressed:
             return None  # the reader judges
     except OSError as error:  # a dangling link, a folder, no permission
         return error.strerror
@@ -59,11 +61,6 @@ def count_non_finite(path: str) -> int:
     except Exception:  # not for nibabel: what the case's own reader makes of it is checked anyway
         return 0
     return int(stored.size - np.isfinite(stored).sum())
-
-
-def _is_gzip(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
 
 
 def _gzip_size(path: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnmiss.errors import NnmissError
 
+GZIP_MAGIC = b"\x1f\x8b"
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 
 
@@ -30,6 +31,12 @@ def stem(name: str) -> str | None:
     """'a' for a.nii and a.nii.gz, whatever the case of the ending; None for other names."""
     match = re.fullmatch(r"(.+)\.nii(\.gz)?", name, re.IGNORECASE)
     return match[1] if match else None
+
+
+def is_gzip(path: str | os.PathLike) -> bool:
+    """Whether the content is gzip, whatever the name says: copies on the web hold .nii that are .nii.gz."""
+    with open(path, "rb") as file:
+        return file.read(2) == GZIP_MAGIC
 
 
 def check_source(source: str | os.PathLike) -> Path:
