@@ -152,6 +152,16 @@ def test_fold_all_leaves_out_the_test_cases_of_a_preset(tmp_path):
         without_test_cases(tmp_path, ["a", "b", "c"])
 
 
+def test_no_fold_has_a_test_case(tmp_path):
+    (tmp_path / "test_cases.json").write_text('{"cases": ["b", "e"]}')
+    cases = list("abcdefgh")
+    for fold in load_or_make_splits(tmp_path, cases):
+        assert sorted(fold["train"] + fold["val"]) == ["a", "c", "d", "f", "g", "h"]
+    (tmp_path / "splits_final.json").write_text('[{"train": ["a", "b"], "val": ["c"]}]')
+    with pytest.raises(NnmissError, match="keeps for testing, such as b"):
+        load_or_make_splits(tmp_path, cases)
+
+
 def test_a_fold_that_does_not_exist_is_refused(tmp_path):
     splits = load_or_make_splits(tmp_path, ["a", "b", "c"])
     with pytest.raises(NnmissError, match="fold 3 does not exist: the folds are 0 to 2"):

@@ -16,27 +16,29 @@ FEWEST_TO_HOLD_OUT = 5  # with fewer training cases none can be spared
 def load_or_make_splits(preprocessed_folder: str | Path, cases: list[str]) -> list[dict[str, list[str]]]:
     """The folds of splits_final.json, or nnU-Net's own 5-fold split of `cases`, written there.
 
-    Fewer than five cases give as many folds as there are cases (leave one out); one case gives none.
+    Fewer than five cases give as many folds as there are cases (leave one out); one case gives none. Cases that
+    test_cases.json keeps for testing are in no fold.
 
     Raises:
-        NnmissError: the file names unknown cases or has a fold without training or validation cases.
+        NnmissError: the file names unknown or test cases, or has a fold without training or validation cases.
     """
     path = Path(preprocessed_folder) / "splits_final.json"
+    free = without_test_cases(preprocessed_folder, cases)
     if path.is_file():
         splits = read_json(path, "splits file")
         if not isinstance(splits, list) or not splits:
             raise NnmissError(f"{path} must hold a list of folds, each with 'train' and 'val'")
-        _check_splits(splits, set(cases), path)
+        _check_splits(splits, set(cases), set(cases) - set(free), path)
         return splits
-    if len(cases) < 2:
+    if len(free) < 2:
         return []
-    made = generate_crossval_split(sorted(cases), seed=12345, n_splits=min(5, len(cases)))
+    made = generate_crossval_split(sorted(free), seed=12345, n_splits=min(5, len(free)))
     splits = [{part: [str(case) for case in fold[part]] for part in ("train", "val")} for fold in made]
     write_json(path, splits)
     return splits
 
 
-def _check_splits(splits: list, cases: set[str], path: Path) -> None:
+def _check_splits(splits: list, cases: set[str], test_cases: set[str], path: Path) -> None:
     for number, fold in enumerate(splits):
         if not isinstance(fold, dict) or not fold.get("train") or not fold.get("val"):
             raise NnmissError(f"{path}: fold {number} needs non-empty lists 'train' and 'val'")
@@ -44,13 +46,17 @@ def _check_splits(splits: list, cases: set[str], path: Path) -> None:
         if unknown:
             raise NnmissError(f"{path}: fold {number} names {len(unknown)} case(s) that are not preprocessed, such as "
                               f"{', '.join(unknown[:3])}: preprocess again or mend the file")
+        for_testing = sorted({*fold["train"], *fold["val"]} & test_cases)
+        if for_testing:
+            raise NnmissError(f"{path}: fold {number} has {len(for_testing)} case(s) that test_cases.json beside it keeps for "
+                              f"testing, such as {', '.join(for_testing[:3])}: mend one of the two files")
         both = sorted(set(fold["train"]) & set(fold["val"]))
         if both:
             raise NnmissError(f"{path}: fold {number} trains and validates on the same case(s), such as {both[0]}")
 
 
 def without_test_cases(preprocessed_folder: str | Path, cases: list[str]) -> list[str]:
-    """`cases` without those that test_cases.json (written with a preset of splits) keeps for testing, for fold "all".
+    """`cases` without those that test_cases.json (written with a preset of splits) keeps for testing.
 
     Raises NnmissError when the file does not hold a list of cases, or when no case is left.
     """
