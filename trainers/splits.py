@@ -48,8 +48,8 @@ def _check_splits(splits: list, cases: set[str], test_cases: set[str], path: Pat
                               f"{', '.join(unknown[:3])}: preprocess again or mend the file")
         for_testing = sorted({*fold["train"], *fold["val"]} & test_cases)
         if for_testing:
-            raise NnmissError(f"{path}: fold {number} has {len(for_testing)} case(s) that test_cases.json beside it keeps for "
-                              f"testing, such as {', '.join(for_testing[:3])}: mend one of the two files")
+            raise NnmissError(f"{path}: fold {number} has {len(for_testing)} case(s) that test_cases.json beside it keeps "
+                              f"for testing, such as {', '.join(for_testing[:3])}: mend one of the two files")
         both = sorted(set(fold["train"]) & set(fold["val"]))
         if both:
             raise NnmissError(f"{path}: fold {number} trains and validates on the same case(s), such as {both[0]}")
