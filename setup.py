@@ -68,5 +68,5 @@ setup(
         "clip": ["transformers>=4.40"],  # CLIP's text model, which encodes the prompts of `all_stage` once
         "dev": ["ruff>=0.6"],  # the linter CI runs
     },
-    entry_points={"console_scripts": [f"nnmiss_{name} = nnmiss.cli.{name}:main" for name in COMMANDS]},
+    entry_points={"console_scripts": [f"nnmiss_{name} = nnmiss.cli.start:{name}" for name in COMMANDS]},
 )

@@ -1,7 +1,9 @@
 """The one exception that commands turn into a message instead of a traceback."""
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -45,11 +47,10 @@ def command(main: Callable[[], int | None]) -> Callable[[], None]:
             print("\ninterrupted: no half-written file is left; run the same command again", file=sys.stderr)
             code = 130
         except PermissionError as error:
-            print(f"error: no permission for {error.filename}: choose a folder you may write to", file=sys.stderr)
+            print(f"error: no permission for {_asked_for(error)}: choose a folder you may write to", file=sys.stderr)
             code = 1
         except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+            print(f"error: {_of_the_system(error)}", file=sys.stderr)
             code = 1
         except Exception as error:
             if os.environ.get("NNMISS_TRACEBACK"):
@@ -60,3 +61,19 @@ def command(main: Callable[[], int | None]) -> Callable[[], None]:
         sys.exit(code)
 
     return run
+
+
+def _of_the_system(error: OSError) -> str:
+    """What to print of an error of the operating system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # its file name may be that of the source of a copy
+        return ("no space left on the disk that is written to: free some or choose another output folder, then run the "
+                "same command again; no half-written file is left")
+    where = f" ({_asked_for(error)})" if error.filename else ""
+    return f"{error.strerror or error}{where}"
+
+
+def _asked_for(error: OSError) -> str:
+    """The file of an error under the name that it would have had (see `atomic_files.replacing`)."""
+    folder, name = os.path.split(os.fsdecode(error.filename or "an unnamed file"))
+    temporary = re.fullmatch(r"\.(.+)\.\d+\.tmp(.*)", name)
+    return os.path.join(folder, temporary[1] + temporary[2] if temporary else name)

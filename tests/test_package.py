@@ -2,14 +2,19 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib.util
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
+from nnmiss.errors import command
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"nnmiss": "nnmiss", "trainers": "nnmiss.trainers", "planners": "nnmiss.planners",
@@ -52,6 +57,31 @@ def test_every_command_of_setup_is_installed_and_shows_help():
     assert set(commands) == {f"nnmiss_{name}" for name in names}
     for command in commands.values():
         assert callable(command.load())
+
+
+def test_ctrl_c_while_torch_is_imported_leaves_no_traceback():
+    code = "import sys; sys.argv = ['nnmiss_predict', '--help']; from nnmiss.cli.start import predict; predict()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    while "torch" not in Path(f"/proc/{process.pid}/maps").read_text() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (OSError(errno.ENOSPC, "No space left on device", "/source/image.nii.gz"), "no space left on the disk that is written to"),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/.x.12.tmp.json"), "(/proc/x.json)"),
+])
+def test_errors_of_the_system_name_what_the_user_knows(error, said, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        command(main)()
+    told = capsys.readouterr().err
+    assert stop.value.code == 1 and said in told and "/source" not in told and ".tmp" not in told
 
 
 def allowed(importer: str, imported: str) -> bool:
