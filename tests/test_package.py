@@ -55,8 +55,9 @@ def test_every_command_of_setup_is_installed_and_shows_help():
     names = ("convert_dataset", "phantom", "plan_and_preprocess", "simulate_missing", "train", "predict", "evaluate",
              "benchmark", "demo", "report", "export_brats", "validate_brats", "import_brats_scores")
     assert set(commands) == {f"nnmiss_{name}" for name in names}
-    for command in commands.values():
-        assert callable(command.load())
+    for name in names:
+        assert callable(commands[f"nnmiss_{name}"].load())
+        assert callable(importlib.import_module(f"nnmiss.cli.{name}").main)
 
 
 def test_ctrl_c_while_torch_is_imported_leaves_no_traceback():
@@ -71,7 +72,7 @@ def test_ctrl_c_while_torch_is_imported_leaves_no_traceback():
 
 
 @pytest.mark.parametrize(("error", "said"), [
-    (OSError(errno.ENOSPC, "No space left on device", "/source/image.nii.gz"), "no space left on the disk that is written to"),
+    (OSError(errno.ENOSPC, "No space left on device", "/source/image.nii.gz"), "no space left on the disk"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/.x.12.tmp.json"), "(/proc/x.json)"),
 ])
 def test_errors_of_the_system_name_what_the_user_knows(error, said, capsys):
