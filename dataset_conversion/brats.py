@@ -10,9 +10,9 @@ from nnmiss.brats_years import CHALLENGES, Challenge, find_challenge
 from nnmiss.dataset_conversion.brats_files import Download, FoundCase, merge, sort_files
 from nnmiss.dataset_conversion.brats_notes import foreign_hint, found_notes, nothing_found, year_notes
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
-from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase, shortened
+from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase
 from nnmiss.errors import NnmissError
-from nnmiss.nifti_files import nifti_files
+from nnmiss.nifti_files import distinct_sources, nifti_files
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class BratsConverter:
         """
         rules = find_challenge(self.year, options.challenge)
         download, notes = Download(), []
-        for source in _distinct(sources):
+        for source in distinct_sources(sources):
             files = nifti_files(source)
             notes += year_notes(files, rules)
             merge(download, sort_files(files, rules))
@@ -78,9 +78,9 @@ class BratsConverter:
         dataset = _raw_dataset(rules, options.name)
         summary = write_raw_dataset(dataset, cases, output, dataset_id, copy=options.copy, overwrite=options.overwrite,
                                     blank_is_missing=options.blank_is_missing, num_threads=options.num_threads,
-                                    notes=[*found_notes(download, cases), *notes])
+                                    notes=[*found_notes(download, cases, rules), *notes])
         if download.foreign:
-            summary.failed[shortened(sorted(download.foreign), 3)] = foreign_hint(download, rules)
+            summary.errors.append(foreign_hint(download, rules))
         return summary
 
 
@@ -127,10 +127,3 @@ def _source_case(case: FoundCase, rules: Challenge) -> SourceCase:
         problems.append(f"no segmentation beside {case.any_file().path}, and neither id nor folder says that it is a "
                         "validation or test case")
     return SourceCase(case.name, images, label, test, problem="; ".join(problems) or None)
-
-
-def _distinct(sources: Sequence[str | os.PathLike]) -> list[str | os.PathLike]:
-    """`sources` without those that lie in, or are, another one of them: each file counts once."""
-    real = {os.path.realpath(source): source for source in sources}
-    return [source for path, source in real.items()
-            if not any(path.startswith(other.rstrip(os.sep) + os.sep) for other in real if other != path)]

@@ -53,10 +53,12 @@ class FoundCase:
 class Download:
     """What lies in the source folders: cases by id, and the NIfTI files that are none of them.
 
+    wordless: id -> files that it or their folder begins with, but whose name has no known word of a modality.
     foreign: id of another year or challenge -> which ("BraTS 2021 GLI").
     """
 
     cases: dict[str, FoundCase] = field(default_factory=dict)
+    wordless: dict[str, list[NiftiFile]] = field(default_factory=dict)
     unused: list[NiftiFile] = field(default_factory=list)
     foreign: dict[str, list[Challenge]] = field(default_factory=dict)
 
@@ -66,15 +68,19 @@ def sort_files(files: Iterable[NiftiFile], rules: Challenge) -> Download:
     download = Download()
     for file in files:
         own, rest = _leading_id(file.name, rules)
-        folder = next((f for f in reversed(file.folders) if rules.is_id(f)), None)
+        claimed = own or _foreign_id(file.name)[0]
+        named = (_leading_id(folder, rules) for folder in reversed(file.folders))
+        folder = next((case for case, more in named if case and not more), None)
         # Without an id of its own a file is known by its last word: W39_1998.09.19_Segm in BraTS20_Training_355.
         word = re.sub(r"[\s_.\-]", "", rest) if own else re.split(r"[\s_.\-]", file.name)[-1]
         kind = KIND_OF.get(word.lower())
-        if kind is None or not (own or folder):
+        if kind is None and claimed == own and (own or folder):
+            download.wordless.setdefault(own or folder, []).append(file)
+        elif kind is None or not (own or folder):
             _note_unused(download, file, rules)
-        elif own and folder and own != folder:
-            message = f"{file.path} lies in the folder of {folder} but is named {own}: move or rename it"
-            for name in (own, folder):
+        elif folder and claimed not in (None, folder):
+            message = f"{file.path} lies in the folder of {folder} but is named {claimed}: move or rename it"
+            for name in (own, folder) if own else (folder,):
                 download.cases.setdefault(name, FoundCase(name)).problems.append(message)
         else:
             found = download.cases.setdefault(own or folder, FoundCase(own or folder))
@@ -97,29 +103,35 @@ def merge(download: Download, one: Download) -> None:
             known.problems += case.problems
             known.unofficial += case.unofficial
             known.unlabelled_source &= case.unlabelled_source
+    for name, files in one.wordless.items():
+        download.wordless.setdefault(name, []).extend(files)
     download.unused += one.unused
     download.foreign |= one.foreign
 
 
 def _note_unused(download: Download, file: NiftiFile, rules: Challenge) -> None:
     for name in (file.name, *reversed(file.folders)):
-        case, others = _foreign_id(name, rules)
-        if case:
+        case, others = _foreign_id(name)
+        if case and rules not in others:
             download.foreign[case] = others
             return
     download.unused.append(file)
 
 
 def _leading_id(name: str, rules: Challenge) -> tuple[str | None, str]:
-    """The id that `name` begins with, and the rest of it; (None, name) when there is none."""
+    """The id that `name` begins with, and the rest of it; (None, name) when there is none.
+
+    The id's first word may be in upper or lower case (BraTS18_2013_10_1); it is returned in the official spelling.
+    """
+    word = re.match(r"[\w-]+", rules.id_pattern)[0]
+    if name[:len(word)].lower() == word.lower():
+        name = word + name[len(word):]
     match = _pattern(rules.id_pattern).match(name)
     return (match[1], name[match.end():]) if match else (None, name)
 
 
-def _foreign_id(name: str, rules: Challenge) -> tuple[str | None, list[Challenge]]:
-    """The id of other challenges that `name` begins with, and those challenges."""
-    if _leading_id(name, rules)[0]:
-        return None, []
+def _foreign_id(name: str) -> tuple[str | None, list[Challenge]]:
+    """The id of any challenge that `name` begins with, and the challenges whose id it is."""
     found = [(_leading_id(name, other)[0], other) for other in CHALLENGES.values()]
     found = [(case, other) for case, other in found if case]
     return (found[0][0], [other for _, other in found]) if found else (None, [])

@@ -14,7 +14,10 @@ from nnmiss.nifti_files import NiftiFile, describe
 EXAMPLES = {2018: "Brats18_2013_10_1", 2019: "BraTS19_2013_10_1", 2020: "BraTS20_Training_001", 2021: "BraTS2021_00000"}
 
 
-def found_notes(download: Download, cases: list[SourceCase]) -> list[str]:
+MAX_NOTES = 10  # of one sort
+
+
+def found_notes(download: Download, cases: list[SourceCase], rules: Challenge) -> list[str]:
     """What lay in the folders: numbers of cases and grades, misnamed files, files that were not used."""
     with_label = [case.name for case in cases if case.label]
     grades = Counter(filter(None, (download.cases[name].grade() for name in with_label if download.cases[name].files)))
@@ -28,10 +31,23 @@ def found_notes(download: Download, cases: list[SourceCase]) -> list[str]:
     taken = [file.relative for case in download.cases.values() for file in case.unofficial]
     if taken:
         notes.append(f"took files that are not named by their case, by the name of their folder: {shortened(taken)}")
-    if download.unused:
-        names = shortened([file.relative for file in download.unused], 5)
-        notes.append(f"{len(download.unused)} NIfTI files were not used, their names tell no case or modality: {names}")
+    incomplete = {case.name for case in cases
+                  if len(case.images) < len(rules.modalities) or not (case.label or case.test)}
+    guilty = {case: files for case, files in sorted(download.wordless.items()) if case in incomplete}
+    notes += [_wordless_note(case, files) for case, files in list(guilty.items())[:MAX_NOTES]]
+    if len(guilty) > MAX_NOTES:
+        notes.append(f"and {len(guilty) - MAX_NOTES} more cases that lack something have such files")
+    unused = download.unused + [f for case, files in download.wordless.items() if case not in guilty for f in files]
+    if unused:
+        names = shortened([file.relative for file in unused], 5)
+        notes.append(f"{len(unused)} NIfTI files were not used, their names tell no case or modality: {names}")
     return notes
+
+
+def _wordless_note(case: str, files: list[NiftiFile]) -> str:
+    """Why a case lacks something that seems to be there."""
+    return (f"{case} lacks something, but {shortened([file.relative for file in files], 5)} was not used: it has no known "
+            f"modality word behind the id, as in {case}_t2.nii.gz")
 
 
 def year_notes(files: list[NiftiFile], rules: Challenge) -> list[str]:
@@ -53,6 +69,8 @@ def nothing_found(sources: Sequence[str | os.PathLike], rules: Challenge, downlo
     example = EXAMPLES.get(rules.year, example)
     if download.foreign:
         return f"no case of {rules.title} (as {example}); {foreign_hint(download, rules)}"
+    if download.wordless:
+        return f"no case of {rules.title}: {_wordless_note(*min(download.wordless.items()))}"
     there = "; ".join(describe(source) for source in sources)
     return (f"no case of {rules.title}: expected files or folders named as {example}, but {there}. For data with other "
             "names use the converter `folder`")
@@ -64,5 +82,5 @@ def foreign_hint(download: Download, rules: Challenge) -> str:
     others = {key for key in others if key[0] == rules.year} or others
     commands = [f"brats{year}" + (f" --challenge {name}" if name != "GLI" else "") for year, name in sorted(others)]
     count = len(download.foreign)
-    return (f"{count} case{'s have' if count > 1 else ' has'} an id of another year or challenge than {rules.title}: "
-            f"convert with {' or '.join(commands)}")
+    return (f"{count} case{'s have' if count > 1 else ' has'} an id of another year or challenge than {rules.title} "
+            f"({shortened(sorted(download.foreign), 3)}): convert with {' or '.join(commands)}")

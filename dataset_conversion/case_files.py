@@ -12,7 +12,6 @@ import nibabel as nib
 from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase
 from nnmiss.dataset_conversion.resample import resample_image, resample_label
 from nnmiss.dataset_conversion.source_files import (
-    Grid,
     as_image,
     check_geometry,
     is_blank,
@@ -20,9 +19,11 @@ from nnmiss.dataset_conversion.source_files import (
     read_label,
     read_nifti,
     split_volume,
+    voxel_grid_of,
 )
 from nnmiss.errors import NnmissError
 from nnmiss.nifti_files import is_gzip
+from nnmiss.preprocessing.voxel_grid import VoxelGrid
 
 COMPRESSION = 4  # of gzip, for files that come uncompressed: MR noise hardly shrinks further, only slower
 
@@ -60,7 +61,7 @@ def write_case(folder: Path, dataset: RawDataset, case: SourceCase, settings: Ca
     grids, blank = _checked_images(case, volumes)
     label = read_label(case.label, dataset.source_labels, dataset.label_hint) if case.label else None
     if label:
-        grids.append((case.label, Grid(label.shape, label.affine)))
+        grids.append((case.label, voxel_grid_of(label)))
     check_geometry(grids)
     kept = [m for m in dataset.modalities if m in case.images and not (settings.blank_is_missing and m in blank)]
     if not kept:
@@ -86,12 +87,12 @@ def _volumes(case: SourceCase) -> dict[str, bytes]:
     return dict(zip(case.images, split_volume(path, len(case.images))))
 
 
-def _checked_images(case: SourceCase, volumes: dict[str, bytes]) -> tuple[list[tuple[Path, Grid]], list[str]]:
+def _checked_images(case: SourceCase, volumes: dict[str, bytes]) -> tuple[list[tuple[Path, VoxelGrid]], list[str]]:
     """The grid of every image, and the modalities that are blank. Raises NnmissError for a file that cannot be used."""
     grids, blank = [], []
     for modality, path in case.images.items():
         image = as_image(volumes[modality], path) if volumes else read_nifti(path)
-        grids.append((path, Grid(image.shape, image.affine)))
+        grids.append((path, voxel_grid_of(image)))
         if is_blank(image):
             blank.append(modality)
     return grids, blank

@@ -38,32 +38,42 @@ def parse_regions(items: Sequence[str], labels: dict[str, int]) -> tuple[dict[st
 
     Raises NnmissError for unknown labels, labels in no region, and regions from which labels cannot be told.
     """
+    regions = dict(sorted(_named_regions(items, labels).items(), key=lambda entry: -len(entry[1])))
+    if all(len(members) == 1 for members in regions.values()):
+        raise NnmissError("--regions: every region is a single label, which --labels alone says: leave --regions out")
+    return regions, _own_labels(regions, labels)
+
+
+def _named_regions(items: Sequence[str], labels: dict[str, int]) -> dict[str, list[str]]:
+    """Region -> its label names, as given. Raises NnmissError for other forms, doubles and unknown labels."""
     by_integer = {str(value): name for name, value in labels.items()}
     regions: dict[str, list[str]] = {}
     for item in items:
         region, equals, members = item.partition("=")
+        region = region.strip()
         members = [by_integer.get(m.strip(), m.strip()) for m in members.split(",") if m.strip()]
-        if not equals or not region.strip() or not members or region.strip() in regions:
+        if not equals or not region or not members or region in regions:
             raise NnmissError(f"--regions takes NAME=LABEL,LABEL,... with each name once, got {item!r}")
-        if region.strip().lower() in ("background", "ignore"):
-            raise NnmissError(f"--regions {item}: a region cannot be called {region.strip()}")
+        if region.lower() in ("background", "ignore"):
+            raise NnmissError(f"--regions {item}: a region cannot be called {region}")
         for member in members:
             if member not in labels:
                 raise NnmissError(f"--regions {item}: no label {member!r} in --labels. "
                                   f"{nearest_names(member, list(labels))}")
-        regions[region.strip()] = list(dict.fromkeys(members))
-    regions = dict(sorted(regions.items(), key=lambda entry: -len(entry[1])))
-    if all(len(members) == 1 for members in regions.values()):
-        raise NnmissError("--regions: every region is a single label, which --labels alone says: leave --regions out")
+        regions[region] = list(dict.fromkeys(members))
+    return regions
+
+
+def _own_labels(regions: dict[str, list[str]], labels: dict[str, int]) -> list[str]:
+    """For each region the one label no later region has. Raises NnmissError where there is none, or several."""
     last = {label: region for region, members in regions.items() for label in members}
     lost = [label for label in labels if label not in last]
     if lost:
         raise NnmissError(f"--regions: {', '.join(lost)} is in no region: put each label into one (nnU-Net needs all)")
     own = {region: [label for label in labels if last[label] == region] for region in regions}
-    bad = {region: found for region, found in own.items() if len(found) != 1}
+    bad = [f"{region} alone would have to stand for {' and '.join(found) or 'no label'}"
+           for region, found in own.items() if len(found) != 1]
     if bad:
-        why = "; ".join(f"{region} alone would have to stand for {' and '.join(found) or 'no label'}"
-                        for region, found in bad.items())
         raise NnmissError("--regions: labels cannot be told from these regions, as each needs exactly one label that no "
-                          f"smaller region has: {why}")
-    return regions, [own[region][0] for region in regions]
+                          f"smaller region has: {'; '.join(bad)}")
+    return [found[0] for found in own.values()]

@@ -116,15 +116,15 @@ def read_task(folder: Path) -> Task:
     if not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
         raise NnmissError(f'{path}: "labels" must map "0", "1", ... to names, got {labels!r}')
     names = [str(channels[str(k)]) for k in range(len(channels))]
-    by_name = {str(name): int(value) for value, name in sorted(labels.items(), key=lambda item: int(item[0])) if int(value)}
-    canonical = {canonical_label(name): value for name, value in by_name.items()}
-    brats = (set(canonical) == {"ed", "ncr", "et"} and len(by_name) == 3
+    foreground = sorted((int(value), str(name)) for value, name in labels.items() if int(value))
+    canonical = {canonical_label(name): value for value, name in foreground}
+    brats = (set(canonical) == {"ed", "ncr", "et"} and len(foreground) == 3
              and len(names) > 1 and {n.lower() for n in names} <= set(BRATS_NAMES))
     channels = tuple(BRATS_NAMES[n.lower()] if brats else plain_name(n) for n in names)
     if len(set(channels)) < len(channels):
         raise NnmissError(f'{path}: "modality" names must differ without regard to case, got {names}')
     name = re.sub(r"^Task\d+_", "", folder.resolve().name)
-    return Task(re.sub(r"[^A-Za-z0-9_-]", "", name) or "MSD", channels, canonical if brats else _plain_labels(by_name),
+    return Task(re.sub(r"[^A-Za-z0-9_-]", "", name) or "MSD", channels, canonical if brats else _plain_labels(foreground),
                 brats, content)
 
 
@@ -159,11 +159,12 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s+/\\]+", "_", name.strip().lower()) or "image"
 
 
-def _plain_labels(by_name: dict[str, int]) -> dict[str, int]:
+def _plain_labels(foreground: list[tuple[int, str]]) -> dict[str, int]:
     """Label names without blanks, in the order of their integers. Raises NnmissError for names that fall together."""
-    names = {re.sub(r"\s+", "_", name.strip().lower()): value for name, value in by_name.items()}
-    if len(names) < len(by_name) or "background" in names:
-        raise NnmissError(f'dataset.json: "labels" must have distinct names besides the background, got {list(by_name)}')
+    names = {re.sub(r"\s+", "_", name.strip().lower()): value for value, name in foreground}
+    if len(names) < len(foreground) or "background" in names:
+        raise NnmissError('dataset.json: "labels" must have distinct names besides the background, got '
+                          f"{dict(foreground)}")
     return names
 
 

@@ -12,7 +12,7 @@ from nnmiss.dataset_conversion.label_choice import parse_labels, parse_regions
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
 from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase, shortened
 from nnmiss.errors import NnmissError
-from nnmiss.nifti_files import NiftiFile, describe, nifti_files
+from nnmiss.nifti_files import NiftiFile, describe, distinct_sources, nifti_files
 
 DESCRIPTION = "your own data: a pattern of file names for each modality and the label"
 DEFAULT_ID = 840
@@ -75,7 +75,7 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
     """
     patterns = _modality_patterns(options.modalities)
     label_map, entries, extra = _labels(options)
-    files = [file for source in dict.fromkeys(map(os.path.realpath, sources)) for file in nifti_files(source)]
+    files = [file for source in distinct_sources(sources) for file in nifti_files(source)]
     wanted = {**patterns, **({"label": options.label} if options.label else {})}
     found = {}
     for name, pattern in wanted.items():

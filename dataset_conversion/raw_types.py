@@ -52,6 +52,7 @@ class ConversionSummary:
     """What was written: case -> modalities on disk for training and test cases, case -> message for failed ones.
 
     splits: the folds written to splits_final.json, if any. notes: sentences about what is no error but worth knowing.
+    errors: sentences about what went wrong and is no case.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class ConversionSummary:
     failed: dict[str, str]
     splits: list[dict[str, list[str]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def untrained(self) -> list[str]:
         """A sentence for every fold and modality that none of the fold's training cases has."""

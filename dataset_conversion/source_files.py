@@ -6,7 +6,6 @@ import io
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -16,19 +15,12 @@ from nibabel.wrapstruct import WrapStructError
 
 from nnmiss.errors import NnmissError
 from nnmiss.nifti_files import GZIP_MAGIC
+from nnmiss.preprocessing.voxel_grid import VoxelGrid, grid_difference
 
 # What nibabel and gzip raise for files that are no NIfTI or stop early.
 UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, ImageFileError, HeaderDataError,
               WrapStructError)
-GEOMETRY_TOLERANCE = 1e-3  # mm, and direction cosines: headers of one registration differ by rounding only
 NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # how such a header begins: its length
-
-
-class Grid(NamedTuple):
-    """What `check_geometry` compares: voxels per axis, and the (4, 4) voxel-to-world matrix in mm."""
-
-    shape: tuple[int, ...]
-    affine: np.ndarray
 
 
 def read_content(path: Path) -> bytes:
@@ -45,7 +37,7 @@ def read_content(path: Path) -> bytes:
 def read_nifti(path: Path) -> nib.Nifti1Image:
     """A NIfTI file with its voxels in memory, read to the last byte, so that a truncated one is never half-used.
 
-    Raises NnmissError, naming the file, for what cannot be read, is not three-dimensional or holds NaN or Inf.
+    Raises NnmissError, naming the file, for what cannot be read, is not three-dimensional, or holds NaN or Inf.
     """
     return as_image(read_content(path), path)
 
@@ -65,6 +57,8 @@ def as_image(content: bytes, path: Path) -> nib.Nifti1Image:
         raise NnmissError(f"{path} has voxels of type {voxels.dtype}, colours or complex: expected one number a voxel")
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise NnmissError(f"{path} holds NaN or infinite voxels: repair it, or take the file away")
+    if not np.isfinite(image.affine).all():
+        raise NnmissError(f"{path} has NaN or infinite numbers in the affine of its header: repair it")
     return image
 
 
@@ -121,17 +115,19 @@ def is_blank(image: nib.Nifti1Image) -> bool:
     return voxels.min() == voxels.max()
 
 
-def check_geometry(files: Iterable[tuple[Path, Grid]]) -> None:
-    """Raises NnmissError, naming both files, unless all have one shape and one affine."""
+def voxel_grid_of(image: nib.Nifti1Image) -> VoxelGrid:
+    """Where the voxels of a three-dimensional image lie."""
+    return VoxelGrid(image.shape[::-1], image.affine[:3, :3], image.affine[:3, 3])
+
+
+def check_geometry(files: Iterable[tuple[Path, VoxelGrid]]) -> None:
+    """Raises NnmissError, naming both files, unless all share a grid, with the tolerance of all of nnmiss."""
     (first_path, first), *others = files
     for path, grid in others:
-        if grid.shape != first.shape:
-            raise NnmissError(f"{path.name} has shape {grid.shape} but {first_path.name} {first.shape}: "
-                              "all files of a case must be on one grid (co-register and resample them)")
-        difference = np.abs(grid.affine - first.affine).max()
-        if difference > GEOMETRY_TOLERANCE:
-            raise NnmissError(f"{path.name} and {first_path.name} have affines that differ by {difference:.3g}: "
-                              "all files of a case must be on one grid (co-register and resample them)")
+        difference = grid_difference(first, grid)
+        if difference:
+            raise NnmissError(f"{path.name} is not on the grid of {first_path.name}, {difference}: all files of a case "
+                              "must be on one (co-register and resample them)")
 
 
 def _unreadable(path: Path, error: object) -> NnmissError:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,13 @@ def check_source(source: str | os.PathLike) -> Path:
     if not source.is_dir():
         raise NnmissError(f"source folder {source} does not exist")
     return source
+
+
+def distinct_sources(sources: Iterable[str | os.PathLike]) -> list[str | os.PathLike]:
+    """`sources` without those that lie in, or are, another one of them: each file counts once."""
+    real = {os.path.realpath(source): source for source in sources}
+    return [source for path, source in real.items()
+            if not any(path.startswith(other.rstrip(os.sep) + os.sep) for other in real if other != path)]
 
 
 def nifti_files(source: str | os.PathLike) -> list[NiftiFile]:

@@ -1,13 +1,20 @@
-"""Small BraTS downloads in the official layout of a year: folders, names, header, labels; the voxels are made up."""
+"""Small BraTS downloads in the official layout of a year, their voxels made up; and what tests of converters share."""
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from nnmiss.brats_years import Challenge, find_challenge
+from nnmiss.cli import convert_dataset
+from nnmiss.dataset_conversion import CONVERTERS
+from nnmiss.dataset_conversion.brats import Options
 
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])  # SRI24, as in the official files
 
@@ -117,3 +124,30 @@ def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
     return path
+
+
+def convert(sources, tmp_path: Path, year: int, **options):
+    """Converts to tmp_path/raw/Dataset005_...; `options` are those of the BraTS converters. Returns the summary."""
+    sources = sources if isinstance(sources, list) else [sources]
+    return CONVERTERS[f"brats{year}"].convert(sources, tmp_path / "raw", 5, Options(**options))
+
+
+def run_converter(monkeypatch, capsys, *arguments, **environment) -> SimpleNamespace:
+    """Runs nnmiss_convert_dataset in this process: exit code, stdout, stderr."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        convert_dataset.main()
+    out = capsys.readouterr()
+    return SimpleNamespace(returncode=stop.value.code, stdout=out.out, stderr=out.err)
+
+
+def files(folder: Path) -> list[str]:
+    """Names in a folder, sorted."""
+    return sorted(p.name for p in folder.iterdir())
+
+
+def content(folder: Path) -> dict:
+    """The folder's dataset.json."""
+    return json.loads((folder / "dataset.json").read_text())

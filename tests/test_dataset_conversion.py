@@ -4,16 +4,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
+from brats_folders import files, run_converter
 from scipy.ndimage import gaussian_filter
 
-from nnmiss.cli import convert_dataset as convert_command
 from nnmiss.dataset_conversion import CONVERTERS, open_ms
 from nnmiss.dataset_conversion.open_ms import Options
 from nnmiss.dataset_conversion.resample import resample_image, resample_label
@@ -68,24 +67,10 @@ def convert(source, tmp_path, **options):
     return open_ms.convert([source], tmp_path / "raw", 5, Options(**options))
 
 
-def files(folder):
-    return sorted(p.name for p in folder.iterdir())
-
-
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs the command in this process: run(arguments, **environment) -> (exit code, stdout, stderr)."""
-
-    def call(*arguments, **environment):
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            convert_command.main()
-        out = capsys.readouterr()
-        return SimpleNamespace(returncode=stop.value.code, stdout=out.out, stderr=out.err)
-
-    return call
+    """Runs the command in this process: run(arguments, **environment) -> exit code, stdout, stderr."""
+    return partial(run_converter, monkeypatch, capsys)
 
 
 def test_channels_are_flair_t1_t1ce_t2_byte_by_byte_with_their_negative_values(source, tmp_path):

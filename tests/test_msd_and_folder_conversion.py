@@ -3,17 +3,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
-from pathlib import Path
-from types import SimpleNamespace
+from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pytest
-from brats_folders import AFFINE, make_label, save
+from brats_folders import AFFINE, content, files, make_label, run_converter, save
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnmiss.cli import convert_dataset as convert_command
 from nnmiss.dataset_conversion import msd, own_folder
 from nnmiss.dataset_conversion.file_patterns import parse_pattern
 from nnmiss.dataset_conversion.label_choice import parse_labels, parse_regions
@@ -49,26 +46,10 @@ def make_task(folder, content, training=3, test=1, values=(1, 2, 3)):
     return folder
 
 
-def files(folder):
-    return sorted(p.name for p in folder.iterdir())
-
-
-def content(folder: Path) -> dict:
-    return json.loads((folder / "dataset.json").read_text())
-
-
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs the command in this process: run(arguments) -> exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            convert_command.main()
-        out = capsys.readouterr()
-        return SimpleNamespace(returncode=stop.value.code, stdout=out.out, stderr=out.err)
-
-    return call
+    return partial(run_converter, monkeypatch, capsys)
 
 
 def decathlon(folder, tmp_path, **options):
@@ -171,7 +152,9 @@ def test_images_that_dataset_json_does_not_list_are_converted_and_noted(tmp_path
 @pytest.mark.parametrize("change, message", [
     ({"modality": ["MRI"]}, '"modality" must map'), ({"modality": {}}, '"modality" must map'),
     ({"labels": []}, '"labels" must map'),
-    ({"modality": {"0": "T1", "1": "t1"}}, "must differ"), ({"labels": {"0": "a", "1": "b", "2": "B"}}, "distinct")])
+    ({"modality": {"0": "T1", "1": "t1"}}, "must differ"), ({"labels": {"0": "a", "1": "b", "2": "B"}}, "distinct"),
+    ({"labels": {"0": "background", "1": "tumor", "2": "tumor"}}, r"distinct.*1: 'tumor', 2: 'tumor'"),
+    ({"labels": {"0": "background", "1": "ed", "2": "ed", "3": "ncr", "4": "et"}}, "distinct")])
 def test_a_dataset_json_that_is_no_decathlons_is_refused(tmp_path, change, message):
     folder = make_task(tmp_path / "Task09_X", {**PROSTATE})
     (folder / "dataset.json").write_text(json.dumps({**PROSTATE, **change}))
@@ -267,6 +250,13 @@ def test_a_folder_of_ones_own(hospital, tmp_path, run):
     assert np.array_equal(ours == 1, source == 20) and np.array_equal(ours == 2, source == 10)
     written = gzip.decompress((folder / "imagesTr" / "anna_0001.nii.gz").read_bytes())
     assert written == (hospital / "anna_t1.nii").read_bytes()
+
+
+def test_a_source_inside_another_counts_once(hospital, tmp_path):
+    wanted = {"modalities": ["flair=**/{case}/*FLAIR*.nii.gz", "t1=**/{case}_t1.nii"], "label": "**/{case}/seg/*.nii.gz",
+              "labels": ["core=20", "shell=10"], "unlabelled": "test"}
+    summary = own_folder.convert([hospital, tmp_path, hospital], tmp_path / "raw", 5, own_folder.Options(**wanted))
+    assert not summary.failed and list(summary.training) == ["anna", "ben"]
 
 
 def test_a_case_without_label_is_an_error_unless_wanted(hospital, tmp_path, run):

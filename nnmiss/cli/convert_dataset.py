@@ -36,8 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Converts what can be converted; returns 1 when some case could not be."""
+    """Converts what can be converted; returns 1 when something could not be."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["brats2022"]:
+        raise NnmissError("BraTS 2022 used the data and the labels of 2021: convert with brats2021")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in CONVERTERS:
         raise NnmissError(f"no converter is called {arguments[0]!r}. {nearest_names(arguments[0], list(CONVERTERS))}")
     parser = build_parser()
@@ -49,11 +51,11 @@ def run(arguments: list[str] | None = None) -> int:
     options = module.Options(**{f.name: getattr(args, f.name) for f in fields(module.Options)})
     summary = module.convert(args.sources, raw_root(args.output), args.dataset_id, options)
     print_summary(summary)
-    return 1 if summary.failed else 0
+    return 1 if summary.failed or summary.errors else 0
 
 
 def print_summary(summary: ConversionSummary) -> None:
-    """Which cases were written, what they lack, and, on stderr, which failed and why."""
+    """Which cases were written, what they lack, and, on stderr, what failed and why."""
     print(f"{summary.folder}")
     for part, cases in (("training", summary.training), ("test", summary.test)):
         if not cases:
@@ -65,6 +67,8 @@ def print_summary(summary: ConversionSummary) -> None:
         print(f"note: {sentence}")
     for case, message in summary.failed.items():
         print(f"error: {case} was not converted: {message}", file=sys.stderr)
+    for sentence in summary.errors:
+        print(f"error: {sentence}", file=sys.stderr)
 
 
 def print_gaps(lacking: dict[str, list[str]]) -> None:
