@@ -307,8 +307,8 @@ def test_a_segmentation_that_was_processed_later_is_noted(folders):
     labels[0] = 0
     write(labels, path)
     results = evaluate_folder(folders / "gt", folders / "pred", dataset(REGIONS), folders / "out")
-    (note,) = [note for note in results.attrs["notes"] if "their own probabilities" in note]
-    assert note.startswith("1 predictions differ") and not results.attrs["errors"]
+    (note,) = [note for note in results.attrs["notes"] if "own probabilities" in note]
+    assert note.startswith("1 prediction differs from its own") and not results.attrs["errors"]
 
 
 def frame(ece, cases="ab", subset="t1"):

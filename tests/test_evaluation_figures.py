@@ -78,6 +78,13 @@ def test_heat_map_and_boxes_show_as_many_subsets_as_can_be_told_apart(m, rows):
     assert len(figure.axes) == len(REGIONS) + 1 and len(figure.axes[0].patches) == rows
 
 
+def test_boxes_say_how_many_cases_they_hold_at_most():
+    frame, titles = results(MODALITIES[:2], REGIONS[:1], cases=5), ordered_regions(REGIONS[:1])
+    assert figures.boxplots(frame, MODALITIES[:2], titles, "metakd").get_suptitle().endswith("per case, n = 5")
+    fewer = frame[(frame["subset"] != "t1") | (frame["case"] == "case0")]
+    assert figures.boxplots(fewer, MODALITIES[:2], titles, "metakd").get_suptitle().endswith("per case, up to n = 5")
+
+
 @pytest.mark.parametrize("table, label", [("elections", "soft Dice of the modality alone"),
                                           ("gate_weights", "weight in the mixture"),
                                           ("importance_weights", "importance weight"), ("features", "value")])

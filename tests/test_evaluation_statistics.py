@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from nnmiss.errors import NnmissError
-from nnmiss.evaluation.comparison import compare_methods, comparison_markdown
+from nnmiss.evaluation.comparison import compare_methods, comparison_markdown, comparison_rows
+from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.statistics import (
     FEW,
     bootstrap_interval,
@@ -144,13 +145,16 @@ def test_comparison_corrects_both_tests_over_methods_and_prints_them():
     assert f"{entries[0]['case_test']['d_z']:+.2f}" in lines[0] and r"y\|z" in lines[1]
 
 
-@pytest.mark.parametrize("metric, title", [("lesion_dice", "lesion-wise Dice (%)"), ("lesion_hd95", "lesion-wise HD95"),
-                                           ("surface_dice", "surface_dice")])
+@pytest.mark.parametrize("metric, title", [("lesion_dice", "lesion-wise Dice (%)"),
+                                           ("lesion_hd95", "lesion-wise HD95 (mm)"),
+                                           ("surface_dice", "surface dice"), ("hd95", "HD95 (voxels)"),
+                                           ("sensitivity", "sensitivity (%)")])
 def test_comparison_takes_any_metric(metric, title):
     values = np.random.default_rng(0).uniform(size=(6, 2))
     entries = compare_methods({"ours": results(values, metric), "x": results(values ** 2, metric)}, ["core"], [metric])
-    text = comparison_markdown(entries)
-    assert f"| {title} | core | x | 6 |" in text and ("negative is better" in text) == (metric == "lesion_hd95")
+    text = comparison_markdown(entries, Conventions(hd95_unit="voxels"))
+    assert f"| {title} | core | x | 6 |" in text and ("negative is better" in text) == metric.endswith("hd95")
+    assert [row[0] for row in comparison_rows(entries)] == [title.replace(" (voxels)", "")]  # not known
 
 
 def test_cases_are_compared_over_the_subsets_in_which_both_are_defined():

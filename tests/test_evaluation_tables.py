@@ -8,7 +8,7 @@ import pytest
 from nnmiss.availability import all_subsets, subset_name
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.comparison import compare_methods, comparison_markdown
-from nnmiss.evaluation.conventions import Conventions
+from nnmiss.evaluation.conventions import Conventions, metric_title
 from nnmiss.evaluation.label_maps import Regions
 from nnmiss.evaluation.markup import to_latex, to_markdown, to_text
 from nnmiss.evaluation.publish import publish
@@ -53,7 +53,7 @@ def test_rows_are_the_published_ones():
     table = table_1()
     assert table.blocks == [("enhancing tumor", ["mmFormer", "ShaSpec", "MetaKD", "Imprv"])]
     for (present, cells, n), subset, printed in zip(table.rows, all_subsets(4), PRINTED, strict=True):
-        assert present == subset and n == 1
+        assert present == subset and n == "1"
         assert [float(c.text.rstrip("%")) for c in cells] == pytest.approx(printed, abs=0.011)
 
 
@@ -154,8 +154,29 @@ def test_rows_without_results_are_left_out_and_undefined_values_are_dashes():
     results = results[results["subset"].isin(["flair", "t1+t2"])].copy()
     results.loc[results["subset"] == "flair", "value"] = np.nan
     table = build_table({"ours": results}, MODALITIES, ["enhancing tumor"], "dice", Conventions(empty="nan"))
-    assert [[c.text for c in cells] for _, cells, _ in table.rows] == [["-"], ["50.00"]]
+    assert [([c.text for c in cells], n) for _, cells, n in table.rows] == [(["-"], "0"), (["50.00"], "1")]
     assert table.footers[0][1][0].text == "50.00"
+
+
+def test_n_counts_values_and_is_a_range_where_regions_or_methods_differ():
+    cases = ("a", "b", "c")
+    ours = pd.concat([results_of([50] * 15, region, cases=cases) for region in ("core", "lesion")])
+    ours.loc[(ours["region"] == "core") & (ours["case"] != "a") & (ours["subset"] == "t1"), "value"] = np.nan
+    table = build_table({"ours": ours}, MODALITIES, ["core", "lesion"], "dice", Conventions(empty="nan"))
+    counts = {subset_name(present, MODALITIES): n for present, _, n in table.rows}
+    assert counts["t1"] == "1\u20133" and counts["t2"] == "3" and "mean over n = 1\u20133 cases" in table.caption
+    assert "| 1\u20133 |" in to_markdown(table) and r"& 1--3 \\" in to_latex(table) and "1\u20133" in to_text(table)
+    whole = {"ours": results_of([50] * 15, "core", cases=cases), "x": ours[ours["region"] == "core"]}
+    table = build_table(whole, MODALITIES, ["core"], "dice", Conventions(empty="nan"))
+    assert [n for _, _, n in table.rows][:2] == ["3", "1\u20133"]
+
+
+def test_units_of_titles_and_captions_are_the_same():
+    voxels = Conventions(hd95_unit="voxels")
+    for metric, unit in (("hd95", "voxels"), ("lesion_hd95", "mm"), ("dice", "%"), ("ece", "%")):
+        table = build_table({"ours": results_of([5] * 15, metric=metric)}, MODALITIES, ["enhancing tumor"], metric, voxels)
+        assert f"({unit}" in table.caption and metric_title(metric, voxels).endswith(f" ({unit})")
+    assert "in voxels" in voxels.sentence("hd95") and "in mm" in Conventions().sentence("hd95")
 
 
 def test_markdown_and_latex_of_a_comparison():

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 import SimpleITK as sitk
 
 from nnmiss.errors import NnmissError
+from nnmiss.report import viewer
 from nnmiss.report.viewer import ASSETS, NIIVUE, viewer_section
-from nnmiss.report.viewer_arrays import halved, nifti_bytes, window
+from nnmiss.report.viewer_arrays import Piece, common_box, halved, nifti_bytes, window
 from nnmiss.report.viewer_images import ViewerCase, read_case_volumes
 
 OBLIQUE = np.array([[-0.8, 0.9, 0.0, 90.0], [0.6, 1.2, 0.0, -126.0], [0.0, 0.0, 2.0, -72.0], [0, 0, 0, 1]])
@@ -105,6 +107,31 @@ def test_labels_outside_the_brain_are_not_cut_off(tmp_path):
     assert {a.shape for a in [*volumes.images.values(), volumes.gt]} == {volumes.predictions["all_stage"]["t1"].shape}
 
 
+def test_many_label_maps_take_the_room_of_what_is_in_them(tmp_path):
+    case = make_case(tmp_path)
+    labels = np.zeros((80, 80, 80), dtype=np.uint8)
+    labels[30:40, 30:40, 30:40] = 1
+    case.images = {"flair": write(tmp_path / "large.nii.gz", labels * np.float32(7))}
+    case.gt, case.predictions = None, {"all_stage": {str(i): write(tmp_path / f"l{i}.nii.gz", labels) for i in range(40)}}
+    tracemalloc.start()
+    volumes = read_case_volumes(case)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * labels.size  # bytes: of the image as it is read; the maps as they are would be 40 of these
+    assert volumes.predictions["all_stage"]["39"].shape == (14, 14, 14) and volumes.labels() == {1}
+    assert all(array.base is None for array in volumes.predictions["all_stage"].values())  # no view keeps the whole
+
+
+def test_empty_volumes_are_shown_whole():
+    empty, full = Piece.of(np.zeros((5, 6, 7), np.uint8)), np.zeros((5, 6, 7), np.uint8)
+    full[4, 0, 3] = 2
+    assert common_box([empty]) == (slice(0, 5), slice(0, 6), slice(0, 7))
+    box = common_box([empty, Piece.of(full)])
+    assert box == (slice(2, 5), slice(0, 3), slice(1, 6))
+    np.testing.assert_array_equal(Piece.of(full).within(box), full[box])
+    assert empty.within(box).shape == (3, 3, 5) and not empty.within(box).any()
+
+
 def test_opens_where_most_of_the_truth_is(tmp_path):
     """Two lesions whose largest cuts along the three axes lie apart: the point must be inside one of them."""
     case = make_case(tmp_path, affine=np.eye(4))
@@ -150,7 +177,7 @@ def test_halving_averages_eight_voxels_and_keeps_their_middle():
         np.testing.assert_allclose(affine @ [*voxel, 1], ROTATED @ [*(corner + 0.5), 1])
 
 
-def test_limit_halves_then_leaves_out_and_says_so(tmp_path):
+def test_limit_halves_then_leaves_out_and_says_so(tmp_path, monkeypatch):
     cases = [make_case(tmp_path, f"case_{k}", noise=k) for k in range(3)]
     for k, case in enumerate(cases):  # large enough that images decide the size
         rng = np.random.default_rng(k)
@@ -168,12 +195,16 @@ def test_limit_halves_then_leaves_out_and_says_so(tmp_path):
     section = viewer_section(cases, limit)
     assert section.bytes <= limit and section.cases == ["case_0", "case_1"]
     assert ["half the resolution (labels at the full one)" in n for n in section.notes] == [True, False]
-    assert section.notes[1].startswith("case case_2 is not shown: it does not fit into the limit of")
+    assert section.notes[1].startswith("case case_2 is not shown: it does not fit into what is left of the limit of")
     page = Blocks(section.html)
     entry = page.index()["cases"][1]
     assert entry["halved"] and page.image(entry["images"]["t1"]).shape == (32, 32, 32)
     assert page.image(entry["gt"]).shape == (64, 64, 64)
     assert all(note in section.html for note in section.notes)
+    read = []
+    monkeypatch.setattr(viewer, "read_case_volumes", lambda case: read.append(case.name) or read_case_volumes(case))
+    left_out = viewer_section([*cases, *cases], whole.bytes - 3 * one + int(0.05 * one))  # none fits
+    assert read == ["case_0"] and left_out.cases == [] and len(left_out.notes) == 6  # the others are not read in vain
     tiny = viewer_section(cases, 1000)
     assert tiny.cases == [] and tiny.bytes < 2000 and len(tiny.notes) == 3 and "No case can be shown" in tiny.html
 

@@ -40,8 +40,8 @@ def run(arguments: list[str] | None = None) -> int:
         raise NnmissError(f"-o is {output}, expected the name of a page that ends in .html")
     if output.is_dir():
         raise NnmissError(f"-o {output} is a folder, expected the name of a file in it, as {output / 'report.html'}")
-    if not args.max_mb > 0:
-        raise NnmissError(f"--max_mb is {args.max_mb:g}, expected a number above 0")
+    if not 0 < args.max_mb < 1e9:  # infinity and NaN are neither
+        raise NnmissError(f"--max_mb is {args.max_mb:g}, expected a number of megabytes above 0, as 60")
     from nnmiss.report.page import Options, build_page  # matplotlib and torch take seconds; wrong flags should not
 
     writable_folder(output.absolute().parent)

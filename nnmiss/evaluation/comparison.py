@@ -7,7 +7,7 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from nnmiss.evaluation.conventions import LOWER_IS_BETTER, PERCENT, TITLES
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER, TITLES, Conventions, metric_title, scale_of
 from nnmiss.evaluation.results import row_means
 from nnmiss.evaluation.statistics import case_level_test, holm, subset_row_test
 from nnmiss.evaluation.tables import UNDEFINED, ordered_regions, p_text
@@ -55,30 +55,36 @@ def compare_methods(methods: dict[str, pd.DataFrame], regions: list[str], metric
     return entries
 
 
-def comparison_markdown(entries: list[dict]) -> str:
-    """The tests over cases as a Markdown table; Dice and ECE in percentage points."""
-    lines = ["| " + " | ".join(HEADER) + " |", "| --- | --- | --- |" + " --: |" * (len(HEADER) - 3)]
+def comparison_rows(entries: list[dict], conventions: Conventions | None = None) -> list[list[str]]:
+    """The tests over cases as texts, a row per entry, columns HEADER; shares in percentage points."""
+    rows = []
     titles = ordered_regions(list(dict.fromkeys(entry["region"] for entry in entries)))
     for entry in entries:
-        test, metric = entry["case_test"], entry["metric"]
-        scale = 100 if metric in PERCENT else 1
-        cells = [metric_title(metric), titles[entry["region"]], entry["other"], str(test["n"]),
-                 _signed(scale * test["mean_difference"]), _interval(scale * test["ci_low"], scale * test["ci_high"]),
-                 _signed(test["d_z"]), _interval(test["d_z_low"], test["d_z_high"]),
-                 *(p_text(test[key]) for key in ("p", "p_holm", "p_t", "p_t_holm"))]
-        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+        test, scale = entry["case_test"], scale_of(entry["metric"])
+        rows.append([
+            metric_title(entry["metric"], conventions), titles[entry["region"]], entry["other"], str(test["n"]),
+            _signed(scale * test["mean_difference"]), _interval(scale * test["ci_low"], scale * test["ci_high"]),
+            _signed(test["d_z"]), _interval(test["d_z_low"], test["d_z_high"]),
+            *(p_text(test[key]) for key in ("p", "p_holm", "p_t", "p_t_holm"))])
+    return rows
+
+
+def comparison_caption(entries: list[dict]) -> str:
+    """What the columns of `comparison_rows` are."""
     ours = entries[0]["ours"]
     lower = list(dict.fromkeys(TITLES.get(e["metric"], e["metric"]) for e in entries if e["metric"] in LOWER_IS_BETTER))
     sign = f" For {' and '.join(lower)}, negative is better." if lower else ""
     return (f"Over cases: each case's mean over its subsets, {ours} minus the other; only pairs of case and subset where "
             f"both are defined.{sign} d_z: mean difference divided by the standard deviation of the differences (Cohen). "
             "Intervals: bootstrap over cases (mean: percentile, d_z: BCa). Two-sided Wilcoxon signed-rank test and paired "
-            "t-test, each Holm-corrected over the methods of its metric and region.\n\n" + "\n".join(lines) + "\n")
+            "t-test, each Holm-corrected over the methods of its metric and region.")
 
 
-def metric_title(metric: str) -> str:
-    """How a metric is headed: "Dice (%)", "HD95"; an unknown one by its own name."""
-    return TITLES.get(metric, metric) + (" (%)" if metric in PERCENT else "")
+def comparison_markdown(entries: list[dict], conventions: Conventions | None = None) -> str:
+    """The tests over cases as a Markdown table with its caption above."""
+    lines = [HEADER, ("---",) * 3 + ("--:",) * (len(HEADER) - 3)]
+    lines += [[text.replace("|", r"\|") for text in row] for row in comparison_rows(entries, conventions)]
+    return f"{comparison_caption(entries)}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def _paired_case_means(ours: pd.DataFrame, other: pd.DataFrame, metric: str) -> pd.DataFrame:

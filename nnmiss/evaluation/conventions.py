@@ -18,7 +18,7 @@ METRICS = ("dice", "hd95", "sensitivity", "specificity", *LESION_METRICS, "ece")
 
 TABLE_METRICS = ("dice", "hd95", "lesion_dice", "lesion_hd95", "ece")  # those that have a table, where there are values
 LOWER_IS_BETTER = ("hd95", "lesion_hd95", "ece")
-PERCENT = ("dice", "lesion_dice", "ece")  # from 0 to 1, shown times 100
+PERCENT = ("dice", "lesion_dice", "ece", "sensitivity", "specificity")  # from 0 to 1, shown times 100
 
 TITLES = {"dice": "Dice", "hd95": "HD95", "lesion_dice": "lesion-wise Dice", "lesion_hd95": "lesion-wise HD95",
           "sensitivity": "sensitivity", "specificity": "specificity", "lesion_tp": "lesions found",
@@ -97,23 +97,48 @@ class Conventions:
                 if f.name not in but and getattr(self, f.name) != getattr(others, f.name)]
 
     def sentence(self, metric: str) -> str:
-        """What a table caption says of them, for a metric of `TABLE_METRICS`."""
+        """What a table caption says of them, for a metric of `TABLE_METRICS`: definition and suppression."""
+        return "; ".join([self.definition(metric), *([] if metric == "ece" else [self.suppression()])])
+
+    def definition(self, metric: str) -> str:
+        """How a metric of `TABLE_METRICS` is computed."""
         if metric == "ece":
             return (f"expected calibration error in {self.ece_bins} equal bins of the confidence max(p, 1 - p) from 0.5 "
                     "to 1, p the region's probability, over the voxels that are foreground in ground truth or "
                     "prediction; cases without such voxels are left out")
         if metric in LESION_METRICS:
-            rules = "lesion-wise, by rules that were not recorded"
-            rules = rules if self.lesionwise is None else find_rules(self.lesionwise).sentence(metric)
-            return "; ".join([rules, self._suppression()])
-        parts = [EMPTY_TEXT[self.empty, metric], self._suppression()]
-        if metric == "hd95":
-            unit = "in mm" if self.hd95_unit == "mm" else "in voxels"
-            parts.insert(0, HD95_TEXT[self.hd95].format(percentile=self.percentile) + f", {unit}")
-        return "; ".join(parts)
+            if self.lesionwise is None:
+                return "lesion-wise, by rules that were not recorded"
+            return find_rules(self.lesionwise).sentence(metric)
+        empty = EMPTY_TEXT[self.empty, metric]
+        if metric != "hd95":
+            return empty
+        return f"{HD95_TEXT[self.hd95].format(percentile=self.percentile)}, in {unit_of(metric, self)}; {empty}"
 
-    def _suppression(self) -> str:
+    def suppression(self) -> str:
+        """What becomes of small enhancing tumours, whatever the metric."""
         if self.et_threshold is None:
             return "no suppression of small enhancing tumours"
         return (f"in columns called suppressed a predicted enhancing tumour of fewer than {self.et_threshold} voxels "
                 + ("is left out, and in no other" if self.et_replace == "background" else "counts as NCR"))
+
+
+def scale_of(metric: str) -> int:
+    """What values of a metric are multiplied with where they are shown: 100 for those in percent."""
+    return 100 if metric in PERCENT else 1
+
+
+def unit_of(metric: str, conventions: Conventions | None = None) -> str:
+    """"%", "mm" or "voxels", in which values are shown; "" for counts, and for HD95 where the conventions are not known.
+
+    Lesion-wise HD95 is in mm, as the challenges' rules are, whatever the unit of HD95.
+    """
+    if metric == "hd95":
+        return conventions.hd95_unit if conventions else ""
+    return "%" if metric in PERCENT else "mm" if metric == "lesion_hd95" else ""
+
+
+def metric_title(metric: str, conventions: Conventions | None = None) -> str:
+    """How a metric is headed: "Dice (%)", "HD95 (mm)"; an unknown one by its own name."""
+    unit = unit_of(metric, conventions)
+    return TITLES.get(metric, metric.replace("_", " ")) + (f" ({unit})" if unit else "")

@@ -99,9 +99,11 @@ def boxplots(results: pd.DataFrame, modalities: list[str], titles: dict[str, str
     figure = Figure(figsize=(min(max(0.42 * len(subsets) + 1.4, 5), 40), sum(heights) + 0.6), layout="constrained")
     *panels, dots = figure.subplots(len(titles) + 1, 1, sharex=True, height_ratios=heights)
     colours = [COLOURS[(sum(s) - 1) % len(COLOURS)] for s in subsets]  # by the number of modalities
+    sizes = set()
     for panel, (region, title) in zip(panels, titles.items()):
         of_region = dice[dice["region"] == region].dropna(subset="value").groupby("subset")["value"].apply(list)
         values = [np.multiply(of_region.get(subset_name(s, modalities), []), 100) for s in subsets]
+        sizes |= set(map(len, values))
         boxes = panel.boxplot(values, positions=range(len(subsets)), widths=0.6, patch_artist=True,
                               medianprops={"color": INK}, flierprops={"marker": ".", "markersize": 4})
         for place, (patch, colour, dots_of) in enumerate(zip(boxes["boxes"], colours, values)):
@@ -114,7 +116,7 @@ def boxplots(results: pd.DataFrame, modalities: list[str], titles: dict[str, str
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(axis="x", length=0, labelbottom=False)
     _draw_subsets(dots, subsets, modalities, vertical=False)
-    figure.suptitle(f"{name}: Dice (%) per case, n = {dice['case'].nunique()}", fontsize=11)
+    figure.suptitle(f"{name}: Dice (%) per case, {'up to ' if len(sizes) > 1 else ''}n = {max(sizes)}", fontsize=11)
     return figure
 
 

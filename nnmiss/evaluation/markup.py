@@ -23,7 +23,7 @@ def to_markdown(table: SubsetTable) -> str:
         header += [f"{title} {column}".strip().replace("|", r"\|") for column in columns]
     lines = [header + ["n"], [":-:"] * len(table.modalities) + ["--:"] * (len(header) - len(table.modalities) + 1)]
     for present, cells, n in table.rows:
-        lines.append(circles(present) + [_marked(cell, MARKDOWN) for cell in cells] + [str(n)])
+        lines.append(circles(present) + [_marked(cell, MARKDOWN) for cell in cells] + [n])
     for label, cells in table.footers:
         blank = [""] * (len(table.modalities) - 1)
         lines.append([label, *blank] + [_marked(cell, MARKDOWN) for cell in cells] + [""])
@@ -36,8 +36,8 @@ def to_latex(table: SubsetTable) -> str:
     The packages it needs stand on top.
     """
     m, columns = len(table.modalities), [column for _, block in table.blocks for column in block]
-    body = [circles(present, r"$\bullet$", r"$\circ$") + [_marked(c, LATEX, _latex_value) for c in cells] + [str(n)]
-            for present, cells, n in table.rows]
+    body = [circles(present, r"$\bullet$", r"$\circ$") + [_marked(c, LATEX, _latex_value) for c in cells]
+            + [latex_text(n)] for present, cells, n in table.rows]
     footers = [[rf"\multicolumn{{{m}}}{{l}}{{{latex_text(label)}}}"] + [_marked(c, LATEX, _latex_value) for c in cells]
                + [""] for label, cells in table.footers]
     body, footers = ([" & ".join(row) + r" \\" for row in rows] for rows in (body, footers))
@@ -104,7 +104,7 @@ def to_text(table: SubsetTable) -> str:
     lines = [header]
     for present, cells, n in table.rows:
         marks = " ".join(c.center(len(name)) for c, name in zip(circles(present), table.modalities))
-        lines.append([marks] + [cell.text for cell in cells] + [str(n)])
+        lines.append([marks] + [cell.text for cell in cells] + [n])
     lines += [[label] + [cell.text for cell in cells] + [""] for label, cells in table.footers]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join("  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:])]).rstrip()

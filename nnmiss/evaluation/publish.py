@@ -73,7 +73,7 @@ def _write_tables(folder: Path, shown: dict[str, dict[str, pd.DataFrame]], summa
                   for entry in compare_methods(of, _with_values(regions, metric, of), [metric], include_average)]
     if comparison:
         summary["comparison"] = comparison
-        markdown.append(comparison_markdown(comparison))
+        markdown.append(comparison_markdown(comparison, conventions))
     if summary["notes"]:
         markdown.append("Notes:\n\n" + "".join(f"- {note}\n" for note in summary["notes"]))
     write_text(folder / "table.md", "\n".join(markdown))

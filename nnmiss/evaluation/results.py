@@ -1,6 +1,7 @@
 """The long table of results: its columns, reading those of other methods, and restricting methods to common cases."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,6 +145,18 @@ def row_means(results: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Mean over cases: one row per subset, one column per region. Undefined values (NaN) are left out."""
     chosen = results[results["metric"] == metric]
     return chosen.pivot_table(index="subset", columns="region", values="value", aggfunc="mean", dropna=False)
+
+
+def row_counts(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """How many cases each of `row_means` is of: (subsets, regions) numbers of defined values."""
+    chosen = results[results["metric"] == metric]
+    return chosen.pivot_table(index="subset", columns="region", values="value", aggfunc="count", dropna=False, fill_value=0)
+
+
+def count_text(counts: Iterable[float]) -> str:
+    """n of several means: "5", or "3\u20135" where it differs."""
+    there = {int(n) for n in counts} or {0}
+    return f"{min(there)}\u2013{max(there)}" if len(there) > 1 else f"{min(there)}"
 
 
 def case_means(results: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -9,17 +9,14 @@ import pandas as pd
 
 from nnmiss import __version__
 from nnmiss.availability import Present, all_subsets, subset_name
-from nnmiss.evaluation.conventions import LOWER_IS_BETTER, PERCENT, TITLES, Conventions
-from nnmiss.evaluation.results import row_means
+from nnmiss.brats_years import canonical_region
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER, TITLES, Conventions, scale_of, unit_of
+from nnmiss.evaluation.results import count_text, row_counts, row_means
 from nnmiss.evaluation.statistics import subset_row_test
 
 UNDEFINED = "-"
 SUPPRESSED = "_suppressed"  # ends the names of columns with small enhancing tumours suppressed, see `suppression`
-BRATS_REGIONS = {
-    "ET": ("et", "enhancing tumor", "enhancing tumour", "enhancing"),
-    "TC": ("tc", "tumor core", "tumour core", "core"),
-    "WT": ("wt", "whole tumor", "whole tumour", "whole"),
-}
+BRATS_REGIONS = {"enhancing_tumor": "ET", "tumor_core": "TC", "whole_tumor": "WT"}  # of `canonical_region` -> title
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,9 @@ class SubsetTable:
     modalities: list[str]
     blocks: list[tuple[str, list[str]]]
     """Title and column names of each region."""
-    rows: list[tuple[Present, list[Cell], int]]
-    """Present modalities, one cell per column of all blocks, number of cases."""
+    rows: list[tuple[Present, list[Cell], str]]
+    """Present modalities, one cell per column of all blocks, number of cases with a value: "5" or, of several
+    regions and methods, "3\u20135"."""
     footers: list[tuple[str, list[Cell]]]
     """The average row and, in comparisons, the p-value row."""
     caption: str
@@ -48,8 +46,7 @@ class SubsetTable:
 def region_title(region: str) -> str:
     """"ET", "TC" or "WT" for a region that is called as one of them, "ET suppressed" for its column, else the name."""
     of = region.removesuffix(SUPPRESSED)
-    plain = of.lower().replace("_", " ").replace("-", " ")
-    title = next((title for title, names in BRATS_REGIONS.items() if plain in names), None)
+    title = BRATS_REGIONS.get(canonical_region(of))
     if title is None:
         return region
     return title if of == region else f"{title} suppressed"
@@ -61,9 +58,9 @@ def ordered_regions(regions: list[str]) -> dict[str, str]:
     Otherwise names as they come.
     """
     titles = {region: region_title(region) for region in regions}
-    order = [title for of in BRATS_REGIONS for title in (of, f"{of} suppressed")]
+    order = [title for of in BRATS_REGIONS.values() for title in (of, f"{of} suppressed")]
     brats = [title for title in titles.values() if title in order]
-    if not set(BRATS_REGIONS) <= set(brats) or len(set(brats)) < len(brats):
+    if not set(BRATS_REGIONS.values()) <= set(brats) or len(set(brats)) < len(brats):
         return {region: region for region in regions}
     place = {title: i for i, title in enumerate(order)}
     return {region: titles[region] for region in sorted(regions, key=lambda r: place.get(titles[r], len(place)))}
@@ -76,10 +73,10 @@ def build_table(methods: dict[str, pd.DataFrame], modalities: list[str], regions
     Args:
         methods: name -> long results; the first is ours. Several must be on the same cases and subsets.
         regions: region names in the order of dataset.json; those without values of the metric are left out.
-        metric: of `conventions.TABLE_METRICS`; see `conventions.LOWER_IS_BETTER` and `PERCENT`.
+        metric: of `conventions.TABLE_METRICS`; see `conventions.LOWER_IS_BETTER` and `scale_of`.
         include_average: see `statistics.subset_row_test`.
     """
-    ours, scale, higher = next(iter(methods)), 100 if metric in PERCENT else 1, metric not in LOWER_IS_BETTER
+    ours, scale, higher = next(iter(methods)), scale_of(metric), metric not in LOWER_IS_BETTER
     means = {name: row_means(results, metric) * scale for name, results in methods.items()}
     titles = {region: title for region, title in ordered_regions(regions).items() if region in means[ours]}
     means = {name: of.reindex(columns=list(titles)) for name, of in means.items()}
@@ -97,14 +94,15 @@ def build_table(methods: dict[str, pd.DataFrame], modalities: list[str], regions
         tests = [subset_row_test(values[:, -1], values[:, i], higher, include_average) for i in range(len(names) - 1)]
         tested |= {t.n for t in tests}
         p_row += [Cell(p_text(t.p)) for t in tests] + ([Cell(UNDEFINED), Cell(UNDEFINED)] if comparing else [])
-    counts = methods[ours][methods[ours]["metric"] == metric].groupby("subset")["case"].nunique()
+    counts = pd.concat([row_counts(results, metric).reindex(index=[name for _, name in subsets], columns=list(titles))
+                        for results in methods.values()], axis="columns").fillna(0)
     footers = [("Average", average)]
     if comparing:
         n = "/".join(map(str, sorted(tested)))
         footers.append((f"p-value (n = {n})", p_row))
     columns = names + ["Imprv"] if comparing else [""]
     return SubsetTable(metric, modalities, [(titles[r], columns) for r in titles],
-                       [(s, row, int(counts[name])) for (s, name), row in zip(subsets, cells)], footers,
+                       [(s, row, count_text(counts.loc[name])) for (s, name), row in zip(subsets, cells)], footers,
                        _caption(ours, metric, conventions, comparing, include_average, counts))
 
 
@@ -151,11 +149,10 @@ def p_text(p: float) -> str:
 
 
 def _caption(ours: str, metric: str, conventions: Conventions, comparing: bool, include_average: bool,
-             counts: pd.Series) -> str:
-    unit = "%" if metric in PERCENT else conventions.hd95_unit if metric == "hd95" else "mm"
-    name = f"{TITLES[metric]} ({unit}{', lower is better' if metric in LOWER_IS_BETTER else ''})"
+             counts: pd.DataFrame) -> str:
+    name = f"{TITLES[metric]} ({unit_of(metric, conventions)}{', lower is better' if metric in LOWER_IS_BETTER else ''})"
     name = name[0].upper() + name[1:]
-    n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    n = count_text(counts.to_numpy().ravel())
     text = f"{name} of {ours} by available modalities, mean over n = {n} cases; average over the {len(counts)} rows. "
     if comparing:
         text += ("Best bold, of three or more second best italic. Imprv: gain over the best other method. "

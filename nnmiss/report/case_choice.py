@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import pandas as pd
 
 from nnmiss.errors import NnmissError, nearest_names
 from nnmiss.evaluation.conventions import LOWER_IS_BETTER
+from nnmiss.report.html_text import count
 from nnmiss.report.sources import Source
 
 DEFAULT_CASES = 3
+LISTED = 20  # names in an error message
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,13 @@ def choose_cases(ranked: list[RankedCase], wanted: list[str], there: set[str]) -
 
     Raises NnmissError for a name that no results have.
     """
-    if len(wanted) == 1 and wanted[0].isdigit() and wanted[0] not in there:
+    if len(wanted) == 1 and wanted[0].isdecimal() and wanted[0] not in there:
         number = int(wanted[0])
     elif wanted:
         unknown = [name for name in wanted if name not in there]
         if unknown:
-            known = nearest_names(unknown[0], sorted(there)[:200])
-            raise NnmissError(f"--cases: no results have case {unknown[0]}. {known}")
+            raise NnmissError(f"--cases: no results have case {unknown[0]}, of {count(len(there), 'case')}. "
+                              + nearest_names(unknown[0], _closest(unknown[0], there)))
         return list(dict.fromkeys(wanted))
     else:
         number = DEFAULT_CASES
@@ -70,6 +73,14 @@ def choose_cases(ranked: list[RankedCase], wanted: list[str], there: set[str]) -
         return []
     order = [names[0], names[len(names) // 2], names[-1], *names]
     return list(dict.fromkeys(order))[:number]
+
+
+def _closest(name: str, there: set[str]) -> list[str]:
+    """The LISTED names most alike, first: those of a thousand cases fill the terminal."""
+    def unlike(other: str) -> float:
+        return -SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+    return sorted(sorted(there), key=unlike)[:LISTED]
 
 
 def case_table(source: Source, metric: str) -> pd.DataFrame:

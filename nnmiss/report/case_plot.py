@@ -1,23 +1,25 @@
 """Every case's mean as a point that links to its images, and a table of the worst cases and where they fail."""
 from __future__ import annotations
 
+import re
 from html import escape
 from math import isfinite
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from nnmiss.evaluation.conventions import LOWER_IS_BETTER
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER, metric_title, scale_of
 from nnmiss.evaluation.figures import COLOURS, FAINT, INK
 from nnmiss.evaluation.tables import ordered_regions
 from nnmiss.report.case_choice import RankedCase, case_table, rank_cases
 from nnmiss.report.drawing import LINK, figure_html
 from nnmiss.report.html_text import case_link, cell, count, head, number, paragraph, table, tag
-from nnmiss.report.sources import Source, metric_title, percent
+from nnmiss.report.sources import Source
 
 WORST = 10  # rows of the table
 FEW = 12  # up to so many cases stand on the axis by name
 LABELS = 4  # up to so many cases with images are named in the plot
+WIDE, MOST = 10, 28  # characters that fit on the axis side by side; of any name in the plot
 STRIP = 31  # up to so many subsets are drawn as a strip in the table
 
 
@@ -44,7 +46,7 @@ def cases_body(source: Source, embedded: set[str]) -> str:
 def draw_cases(source: Source, ranked: list[RankedCase], metric: str,
                embedded: set[str]) -> tuple[list[tuple[str, str]], Figure]:
     """The figure, and (case, tooltip) of every mark by the number in its link."""
-    scale, titles = percent(metric), ordered_regions(source.regions)
+    scale, titles = scale_of(metric), ordered_regions(source.regions)
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     axes = figure.subplots()
     places = np.arange(1, len(ranked) + 1)
@@ -67,11 +69,13 @@ def draw_cases(source: Source, ranked: list[RankedCase], metric: str,
         axes.axvline(i + 1, color=INK, linewidth=0.8, linestyle=":", zorder=1)
         if len(ranked) > FEW and len(shown) <= LABELS:
             late = i > 0.7 * len(ranked)
-            axes.annotate(_short(ranked[i].name, 28), (i + 1, 1), xycoords=("data", "axes fraction"), fontsize=8,
+            axes.annotate(_short(ranked[i].name), (i + 1, 1), xycoords=("data", "axes fraction"), fontsize=8,
                           xytext=(-3 if late else 3, 3), textcoords="offset points", ha="right" if late else "left")
     axes.set_xlim(1 - 0.03 * len(ranked) - 0.2, len(ranked) * 1.03 + 0.2)
     if len(ranked) <= FEW:
-        axes.set_xticks(places, [_short(case.name, 14) for case in ranked])
+        names = axis_names([case.name for case in ranked])
+        tilted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > WIDE else {}
+        axes.set_xticks(places, names, **tilted)
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.tick_params(labelsize=8)
@@ -88,7 +92,7 @@ def draw_cases(source: Source, ranked: list[RankedCase], metric: str,
 
 def worst_table(source: Source, ranked: list[RankedCase], metric: str, embedded: set[str]) -> str:
     """The first cases of the ranking, with links, their regions, every subset as a strip, and the lowest value."""
-    scale, titles = percent(metric), ordered_regions(source.regions)
+    scale, titles = scale_of(metric), ordered_regions(source.regions)
     regions = [r for r in titles if any(isfinite(case.by_region.get(r, np.nan)) for case in ranked)]
     by_subset = case_table(source, metric) * scale
     with_strip = 1 < len(source.subsets) <= STRIP
@@ -115,7 +119,7 @@ def worst_table(source: Source, ranked: list[RankedCase], metric: str, embedded:
 def _strip(values: dict[str, float], metric: str) -> str:
     """A square per subset on the scale 0 to 100 (of HD95: 0 to the case's largest)."""
     finite = [v for v in values.values() if isfinite(v)]
-    top = 100 if percent(metric) == 100 else max(finite, default=0) or 1
+    top = 100 if scale_of(metric) == 100 else max(finite, default=0) or 1
     squares = []
     for subset, value in values.items():
         if not isfinite(value):
@@ -127,8 +131,19 @@ def _strip(values: dict[str, float], metric: str) -> str:
     return tag("td", tag("span", "".join(squares), class_="strip", role="img", aria_label=said))
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def axis_names(names: list[str]) -> list[str]:
+    """Names as they stand on the axis: long ones without what they all begin with, as BraTS20_Training_001 is …001."""
+    first, last = min(names), max(names)
+    same = next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
+    shared = re.match(r"(.*[\W_])?", first[:same], re.DOTALL)[0] if len(names) > 1 else ""
+    if shared and max(map(len, names)) > WIDE:
+        names = [f"…{name.removeprefix(shared)}" for name in names]
+    return [_short(name) for name in names]
+
+
+def _short(text: str) -> str:
+    """At most MOST characters: beginning and, as names differ there, more of the end."""
+    return text if len(text) <= MOST else f"{text[:8]}…{text[9 - MOST:]}"
 
 
 def _tooltip(case: RankedCase, title: str, value: float, scale: float, titles: dict[str, str]) -> str:

@@ -40,13 +40,14 @@ def inline_svg(figure: Figure, prefix: str, alt: str, cases: list[tuple[str, str
                   flags=re.DOTALL)
     width = float(re.search(r'viewBox="0 0 (\S+)', text)[1])
     return re.sub(r'<svg width="\S+" height="\S+"', '<svg class="drawing" role="img" '
-                  f'style="max-width:{width / 72 * 96:.0f}px" aria-label="{escape(alt)}"', text, count=1).strip()
+                  f'style="--width:{width / 72 * 96:.0f}px" aria-label="{escape(alt)}"', text, count=1).strip()
 
 
 def figure_html(figure: Figure, prefix: str, alt: str, caption: str,
                 cases: list[tuple[str, str, str | None]] = ()) -> str:
     """The SVG in a <figure> with its caption (plain text)."""
-    return (f'<figure id="{prefix}">{inline_svg(figure, prefix, alt, cases)}'
+    return (f'<figure id="{prefix}"><div class="scroll" tabindex="0" role="region" aria-label="{escape(alt[:80])}">'
+            f"{inline_svg(figure, prefix, alt, cases)}</div>"
             f"<figcaption>{escape(caption)}</figcaption></figure>\n")
 
 

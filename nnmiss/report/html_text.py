@@ -96,7 +96,7 @@ def table(caption: str, header: list[list[str]], rows: list[list[str]], footer: 
     def lines(part: list[list[str]]) -> str:
         return "".join(f"<tr>{''.join(cells)}</tr>\n" for cells in part)
 
-    parts = [f"<caption>{escape(caption)}</caption>\n", f"<thead>{lines(header)}</thead>\n",
+    parts = [f"<caption><span>{escape(caption)}</span></caption>\n", f"<thead>{lines(header)}</thead>\n",
              f"<tbody>{lines(rows)}</tbody>\n"]
     parts += [f"<tfoot>{lines(footer)}</tfoot>\n"] if footer else []
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption[:80])}">' + tag(

@@ -15,8 +15,9 @@ from nnmiss.report.case_plot import cases_body
 from nnmiss.report.comparison_section import comparison_body, overview_table
 from nnmiss.report.data_section import data_section
 from nnmiss.report.dataset_files import Places, find_places, find_trainings
-from nnmiss.report.html_text import Section, bullets
+from nnmiss.report.html_text import Section, bullets, size_text
 from nnmiss.report.page_top import header, tiles_html
+from nnmiss.report.shared_results import shared_results
 from nnmiss.report.sources import Source, read_sources
 from nnmiss.report.subset_table import subset_body
 from nnmiss.report.training_section import training_section
@@ -24,7 +25,7 @@ from nnmiss.report.viewer_part import ViewerPart, empty_viewer, viewer_part
 
 ASSETS = Path(__file__).parent / "assets"
 MEGABYTE = 1_000_000
-FRAME = 100_000  # bytes kept free for header, style and footer
+SPARE = 20_000  # bytes kept free for what the viewer's notes add to the page's top
 
 
 @dataclass
@@ -65,29 +66,40 @@ def build_page(options: Options) -> Page:
         trainings, missing = find_trainings(sources, options.models, places)
         rest = _sections_after(sources, trainings, missing, places)
         before = _sections_before(sources)
-        # drawn for its size, as the links in it follow from what the viewer has room for
-        drawn = [*(s.html() for s in [*before, *rest]), cases_body(sources[0], set(chosen))]
-        size = FRAME + sum(len(html.encode()) for html in drawn)
-        viewer = _viewer(sources, places, chosen, int(options.max_mb * MEGABYTE) - size, options.viewer)
-        cases = Section("cases", "Case by case", cases_body(sources[0], viewer.embedded))
-    sections = [*before, cases]
-    contents = [*((s.anchor, s.title) for s in sections), ("viewer", "Images"), *((s.anchor, s.title) for s in rest)]
-    missing = [*viewer.missing, *(text for section in rest for text in section.missing)]
-    title = options.title or f"Results of {', '.join(s.name for s in sources)}"
-    body = "".join([header(sources, places, title, problems, missing, contents), tiles_html(sources[0], viewer.embedded),
-                    *(s.html() for s in sections), viewer.html or empty_viewer(viewer.missing), *(s.html() for s in rest),
-                    _footer(sources)])
-    return Page(_document(title, body, len(sources)), problems, missing, len(viewer.embedded))
+        hoped = set(chosen) if options.viewer else set()
+        cases = Section("cases", "Case by case", cases_body(sources[0], hoped))
+
+        def assembled(viewer: ViewerPart, missing: list[str]) -> str:
+            title = options.title or f"Results of {', '.join(s.name for s in sources)}"
+            contents = [(s.anchor, s.title) for s in (*before, cases, Section("viewer", "Images", ""), *rest)]
+            body = [header(sources, places, title, problems, missing, contents), tiles_html(sources[0], viewer.embedded),
+                    *(s.html() for s in (*before, cases)), viewer.html or empty_viewer(viewer.missing),
+                    *(s.html() for s in rest), _footer(sources)]
+            return _document(title, "".join(body), len(sources))
+
+        lacking = [text for section in rest for text in section.missing]
+        room = options.max_mb * MEGABYTE - SPARE - _size(assembled(ViewerPart(embedded=hoped), lacking))
+        viewer = _viewer(sources, places, chosen, int(room), options.viewer)
+        if viewer.embedded != hoped:  # other cases have links
+            cases = Section("cases", "Case by case", cases_body(sources[0], viewer.embedded))
+    missing = [*viewer.missing, *lacking]
+    html = assembled(viewer, missing)
+    if _size(html) > options.max_mb * MEGABYTE:
+        missing.insert(0, f"The page takes {size_text(_size(html))}, above --max_mb {options.max_mb:g}: nothing but images "
+                          "and their viewer is left out for its size.")
+        html = assembled(viewer, missing)
+    return Page(html, problems, missing, len(viewer.embedded))
 
 
 def _sections_before(sources: list[Source]) -> list[Section]:
     """How good: by subset, and against other methods."""
     sections = []
+    shared, notes = shared_results(sources)
     if len(sources) > 1:
         sections.append(Section("methods", "Methods", overview_table(sources)))
-    sections.append(Section("subsets", "By available modalities", subset_body(sources)))
+    sections.append(Section("subsets", "By available modalities", subset_body(sources, shared)))
     if len(sources) > 1:
-        sections.append(Section("comparison", "Comparison", comparison_body(sources)))
+        sections.append(Section("comparison", "Comparison", comparison_body(shared, notes)))
     return sections
 
 
@@ -106,6 +118,10 @@ def _viewer(sources: list[Source], places: Places, chosen: list[str], max_bytes:
     if max_bytes <= MEGABYTE:
         return ViewerPart(missing=["The page has no room for images: allow more with --max_mb."])
     return viewer_part(sources, places, chosen, max_bytes)
+
+
+def _size(html: str) -> int:
+    return len(html.encode("utf-8", "replace"))
 
 
 def _footer(sources: list[Source]) -> str:

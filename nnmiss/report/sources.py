@@ -11,7 +11,7 @@ import pandas as pd
 from nnmiss.atomic_files import read_json
 from nnmiss.availability import subset_name
 from nnmiss.errors import NnmissError
-from nnmiss.evaluation.conventions import LOWER_IS_BETTER, PERCENT, TITLES, Conventions
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER, TITLES, Conventions
 from nnmiss.evaluation.predictions import subset_order
 from nnmiss.evaluation.results import Method, read_method
 from nnmiss.evaluation.tables import SUPPRESSED
@@ -55,6 +55,11 @@ class Source:
         """What cases are ranked by: Dice, else lesion-wise Dice, else the first metric of which more is better."""
         good = [m for m in self.metrics if m not in LOWER_IS_BETTER]
         return next((m for m in ("dice", "lesion_dice", *good, *self.metrics) if m in self.metrics), "dice")
+
+    @property
+    def first_metrics(self) -> list[str]:
+        """What the main table shows; the others are folded."""
+        return [m for m in ("dice", "hd95") if m in self.metrics] or self.metrics[:2]
 
     @property
     def counted(self) -> list[str]:
@@ -150,19 +155,6 @@ def default_name(folder: Path, summary: dict[str, Any]) -> str:
 def dataset_name_of(*paths: Path | None) -> str | None:
     """DatasetXXX_Name if one of the paths lies in such a folder."""
     return next((part for path in paths if path for part in reversed(path.parts) if DATASET.fullmatch(part)), None)
-
-
-def percent(metric: str) -> float:
-    """What values of a metric are multiplied with where they are shown."""
-    return 100 if metric in PERCENT or metric in ("sensitivity", "specificity") else 1
-
-
-def metric_title(metric: str, conventions: Conventions | None) -> str:
-    """'Dice (%)', 'HD95 (mm)'."""
-    unit = "%" if percent(metric) == 100 else ""
-    if metric.endswith("hd95"):
-        unit = conventions.hd95_unit if conventions else ""
-    return TITLES.get(metric, metric.replace("_", " ")) + (f" ({unit})" if unit else "")
 
 
 def _texts(summary: dict[str, Any], key: str) -> list[str]:

@@ -9,38 +9,42 @@ import pandas as pd
 
 from nnmiss.availability import parse_subset, reported_subsets, subset_name
 from nnmiss.evaluation import figures
-from nnmiss.evaluation.conventions import LOWER_IS_BETTER
-from nnmiss.evaluation.results import row_means
-from nnmiss.evaluation.tables import nan_mean, ordered_regions
+from nnmiss.evaluation.conventions import LOWER_IS_BETTER, metric_title
+from nnmiss.evaluation.results import count_text, results_with
+from nnmiss.evaluation.tables import ordered_regions
 from nnmiss.report.drawing import figure_html
-from nnmiss.report.html_text import cell, circles, folded, head, number, paragraph, shaded, table, tag
-from nnmiss.report.sources import Source, metric_title, percent
+from nnmiss.report.html_text import cell, circles, count, folded, head, number, paragraph, shaded, table, tag
+from nnmiss.report.means import MEAN, averages, mean_of_regions, subset_counts, subset_means
+from nnmiss.report.shared_results import restricted
+from nnmiss.report.sources import Source
 
 LESION_COUNTS = ("lesion_tp", "lesion_fp", "lesion_fn")  # more or fewer of them is not better as such
 MOST_ROWS = 63  # all subsets of six modalities
 
 
-def subset_body(sources: list[Source]) -> str:
-    """Table and heat map of every method, the first one shown, a choice above where there are several; more figures."""
+def subset_body(sources: list[Source], shared: list[Source]) -> str:
+    """Table and heat map of every method, the first one shown, a choice above where there are several; more figures.
+
+    `shared` are the methods that can be compared, on what they share: what several of them are drawn together by.
+    """
     panels = [tag("div", f"<div>{method_tables(source)}</div>{heatmap(source, f'heatmap{i}')}", class_="figures")
               for i, source in enumerate(sources)]
     if len(sources) > 1:
         panels = [_choice(sources), *(tag("div", panel, class_="panel", id=f"method-{i}",
                                           aria_label=source.name, role="group")
                                       for i, (panel, source) in enumerate(zip(panels, sources)))]
-    return tag("div", "\n".join(panels), class_="methods") + subset_figures(sources)
+    return tag("div", "\n".join(panels), class_="methods") + subset_figures(sources[0], shared)
 
 
 def method_tables(source: Source) -> str:
     """Main metrics side by side in one table; the others folded."""
-    first = [m for m in ("dice", "hd95") if m in source.metrics] or source.metrics[:2]
-    rest = [m for m in source.metrics if m not in first]
+    rest = [m for m in source.metrics if m not in source.first_metrics]
     notes = paragraph(f"{source.name} has {len(source.subsets)} subsets. Shown are single modalities, all but one, and "
                       "all; the average is over every subset.", "note") if len(source.subsets) > MOST_ROWS else ""
-    body = table_of(source, first) + notes
+    body = table_of(source, source.first_metrics) + notes
     if rest:
         pairs = [rest[i:i + 2] for i in range(0, len(rest), 2)]
-        body += folded("Further metrics: " + ", ".join(metric_title(m, None) for m in rest),
+        body += folded("Further metrics: " + ", ".join(metric_title(m, source.conventions) for m in rest),
                        "".join(table_of(source, pair) for pair in pairs))
     return body
 
@@ -54,41 +58,41 @@ def shown_subsets(source: Source) -> list[str]:
 
 
 def table_of(source: Source, metrics: list[str]) -> str:
-    """One table: circles, a block of regions for each metric, n; the average row is over every subset there is."""
-    titles = ordered_regions(source.regions)
-    blocks = [_block(source, metric, list(titles)) for metric in metrics]
-    header = [[head("Modalities", "colgroup", colspan=len(source.modalities) + 1)], [head("no.", class_="number")]]
+    """One table: circles, n, a block of regions for each metric; where n is not the same, each block has its own."""
+    titles, m = ordered_regions(source.regions), len(source.modalities)
+    blocks = [_block(source, metric) for metric in metrics]
+    counts = [subset_counts(source, metric).apply(count_text, axis="columns") for metric in metrics]
+    same = all(of.equals(counts[0]) for of in counts)
+    header = [[head("Modalities", "colgroup", colspan=m + 1)], [head("no.", class_="number")]]
+    header[0] += [head("n", rowspan=2, class_="number")] if same else []
     header[1] += [head(name, class_="circle") for name in source.modalities]
     for metric, block in zip(metrics, blocks):
-        header[0].append(head(metric_title(metric, source.conventions), "colgroup", "start", len(block.columns)))
-        header[1] += [head(titles.get(name, name), class_="number start" if i == 0 else "number")
-                      for i, name in enumerate(block.columns)]
-    header[0].append(head("n", rowspan=2, class_="number last"))
-    counts = source.results[source.results["metric"] == metrics[0]].groupby("subset")["case"].nunique()
+        names = [*([] if same else ["n"]), *(titles.get(name, "mean") for name in block.columns)]
+        header[0].append(head(metric_title(metric, source.conventions), "colgroup", "start", len(names)))
+        header[1] += [head(name, class_="number start" if i == 0 else "number") for i, name in enumerate(names)]
     rows, last = [], 0
     for subset in shown_subsets(source):
         present = parse_subset(subset, source.modalities)
         name = tag("span", f" {escape(subset)}", class_="unseen")
         line = [tag("th", f"{sum(present)}{name}", scope="row", class_="number" + (" rule" if sum(present) > last else ""))]
-        line += circles(present, source.modalities)
-        for block in blocks:
-            line += [shaded(number(value, block.attrs["digits"]), block.attrs["share"](value))
-                     for value in block.loc[subset]]
-        rows.append([*line, cell(f"{int(counts.get(subset, 0))}")])
+        line += [*circles(present, source.modalities), *([cell(counts[0][subset])] if same else [])]
+        for block, of in zip(blocks, counts):
+            line += [] if same else [cell(of[subset], "number start")]
+            line += [shaded(number(value), block.attrs["share"](value)) for value in block.loc[subset]]
+        rows.append(line)
         last = sum(present)
-    footer = [tag("th", f"Average of {len(source.subsets)} rows", scope="row", colspan=len(source.modalities) + 1)]
+    footer = [tag("th", f"Average of {len(source.subsets)} rows", scope="row", colspan=m + 1 + same)]
     for block in blocks:
-        footer += [cell(number(value, block.attrs["digits"])) for value in nan_mean(block.to_numpy())]
-    return table(_caption(source, metrics, blocks), header, rows, [[*footer, cell("")]], "subsets")
+        of = averages(block.drop(columns=MEAN, errors="ignore"), source)
+        footer += [*([] if same else [cell("")]), *(cell(number(of[name])) for name in block.columns)]
+    return table(_caption(source, metrics, blocks), header, rows, [footer], "subsets")
 
 
-def _block(source: Source, metric: str, regions: list[str]) -> pd.DataFrame:
-    """(subsets, regions) means, with a column 'mean' of several regions; attrs: digits, share (value -> 0..1)."""
-    means = row_means(source.results, metric).reindex(index=source.subsets, columns=regions) * percent(metric)
-    means = means.dropna(axis="columns", how="all")
-    counted = [region for region in means.columns if region in source.counted]
-    if len(counted) > 1:
-        means["mean"] = nan_mean(means[counted].to_numpy(float).T)
+def _block(source: Source, metric: str) -> pd.DataFrame:
+    """(subsets, regions) means, with a column MEAN of several regions; attrs: low, high, share (value -> 0..1)."""
+    means = subset_means(source, metric).dropna(axis="columns", how="all")
+    if sum(region in source.counted for region in means.columns) > 1:
+        means[MEAN] = mean_of_regions(means, source)
     values = means.to_numpy(float)
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (nan, nan)
 
@@ -98,7 +102,7 @@ def _block(source: Source, metric: str, regions: list[str]) -> pd.DataFrame:
         part = (value - low) / (high - low)
         return 1 - part if metric in LOWER_IS_BETTER else part
 
-    means.attrs.update(digits=1, share=share, low=low, high=high)
+    means.attrs.update(share=share, low=low, high=high)
     return means
 
 
@@ -110,7 +114,8 @@ def _caption(source: Source, metrics: list[str], blocks: list[pd.DataFrame]) -> 
         ends = (block.attrs["low"], block.attrs["high"])
         worst, best = reversed(ends) if metric in LOWER_IS_BETTER else ends
         scales.append(f"{metric_title(metric, source.conventions)} {number(worst)} (palest) to {number(best)} (strongest)")
-    text = f"{source.name}: mean over the n cases of each row; a filled circle is a modality that was shown."
+    text = (f"{source.name}: mean over the n cases of each row that have a value (a range where regions differ); a filled "
+            "circle is a modality that was shown.")
     if len(source.counted) < len(source.regions):
         text += " Columns called suppressed do not count in the mean."
     return text + (f" The stronger the blue, the better: {'; '.join(scales)}." if scales else "")
@@ -123,20 +128,24 @@ def _choice(sources: list[Source]) -> str:
     return tag("fieldset", tag("legend", "Method") + "".join(buttons), class_="choice")
 
 
-def subset_figures(sources: list[Source]) -> str:
-    """Dice against the number of modalities of all methods that have the regions, box plots of the first method."""
-    ours = sources[0]
+def subset_figures(ours: Source, shared: list[Source]) -> str:
+    """Dice against the number of modalities of the methods that can be compared, box plots of the first method."""
     if "dice" not in ours.metrics:
         return paragraph(f"{ours.name} has no Dice: heat map, box plots and Dice by number of modalities are left out.",
                          "note")
     regions = _dice_regions(ours)
     titles = ordered_regions(regions)
+    kept, _ = results_with("dice", {s.name: s.results for s in shared})
+    shown = [s for s in restricted(shared, kept) if set(regions) <= set(_dice_regions(s))]
+    text = "How much each further modality brings."
+    if len(shown) > 1:
+        cases = count(shown[0].results["case"].nunique(), "case")
+        text += f" {', '.join(s.name for s in shown)} on the same cases and subsets ({cases})."
+    if len(set(np.concatenate([subset_counts(s, "dice").to_numpy().ravel() for s in shown]))) > 1:
+        text += " n differs between dots: each is a mean over the cases that have its modalities and a value."
+    by_count = figure_html(figures.dice_by_count({s.name: s.results for s in shown}, ours.modalities, titles), "bycount",
+                           "Mean Dice against the number of modalities, a panel per region, a line per method.", text)
     rows = ours.results[ours.results["region"].isin(regions)]
-    methods = {s.name: s.results for s in sources
-               if set(regions) <= set(_dice_regions(s)) and s.modalities == ours.modalities}
-    by_count = figure_html(figures.dice_by_count(methods, ours.modalities, titles), "bycount",
-                           "Mean Dice against the number of modalities, a panel per region, a line per method.",
-                           "How much each further modality brings.")
     boxes = figure_html(figures.boxplots(rows, ours.modalities, titles, ours.name), "boxes",
                         f"Box plots of the Dice of all cases of {ours.name}, a panel per region, a box per subset.",
                         "How far cases spread around these means.")
@@ -159,4 +168,3 @@ def _dice_regions(source: Source) -> list[str]:
     rows = source.results[(source.results["metric"] == "dice") & source.results["value"].notna()]
     there = set(rows["region"])
     return [r for r in source.regions if r in there]
-

@@ -62,27 +62,32 @@ def viewer_section(cases: list[ViewerCase], max_bytes: int, colours: Colours | N
     blocks: dict[str, str] = {}
     entries: list[dict] = []
     labels: set[int] = set(colours or ())
-    room = max_bytes - len(program) - 10_000
+    room, limit = max_bytes - len(program) - 10_000, f"the limit of {max_bytes / MEGABYTE:.3g} MB"
+    halves: list[int] = []  # sizes of cases at half the resolution
     for case in cases:
+        if room < min(halves, default=INDEX_ROOM):  # reading one more, which takes seconds, would hardly help
+            notes.append(f"case {case.name} is not shown: it does not fit into what is left of {limit}")
+            continue
         try:
             volumes = read_case_volumes(case)
         except NnmissError as error:
             notes.append(str(error))
             continue
-        fitting = _fitting(volumes, case, len(entries), room)
-        if fitting is None:
-            notes.append(f"case {case.name} is not shown: it does not fit into the limit of "
-                         f"{max_bytes / MEGABYTE:.3g} MB, even with images of half the resolution")
+        entry, of_case = _entry(volumes, case, len(entries), room)
+        size = _size(entry, of_case)
+        halves += [size] if entry["halved"] else []
+        if size > room:
+            notes.append(f"case {case.name} is not shown: it does not fit into {limit}, even with images of half the "
+                         "resolution")
             continue
-        entry, of_case, is_halved = fitting
-        if is_halved:
+        if entry["halved"]:
             notes.append(f"case {case.name}: images are shown at half the resolution (labels at the full one) to stay "
-                         f"within the limit of {max_bytes / MEGABYTE:.3g} MB")
+                         f"within {limit}")
         notes += volumes.notes
         labels |= volumes.labels()
         entries.append(entry)
         blocks.update(of_case)
-        room -= _size(entry, of_case)
+        room -= size
     if not entries:
         return _without_cases(notes or ["no case with images was found"])
     index = {"cases": entries, "colours": _colour_list(labels, colours or {}), "modalities": _modalities(modalities, cases)}
@@ -90,8 +95,8 @@ def viewer_section(cases: list[ViewerCase], max_bytes: int, colours: Colours | N
     return ViewerSection(_page_part(program, index, blocks, _sizes(blocks, notes), notes), notes, names)
 
 
-def _fitting(volumes: CaseVolumes, case: ViewerCase, k: int, room: int) -> tuple[dict, dict[str, str], bool] | None:
-    """Index entry and data blocks of a case, with images of full or half resolution, or None if neither fits."""
+def _entry(volumes: CaseVolumes, case: ViewerCase, k: int, room: int) -> tuple[dict, dict[str, str]]:
+    """Index entry and data blocks of a case, with images of half the resolution where there is no room for the full one."""
     label_blocks: dict[str, str] = {}
     gt, predictions = None, {}
     if volumes.gt is not None:
@@ -113,8 +118,8 @@ def _fitting(volumes: CaseVolumes, case: ViewerCase, k: int, room: int) -> tuple
             blocks[f"viewer-{k}-i{i}"] = _text(*image)
         entry["halved"] = is_halved
         if _size(entry, blocks) <= room:
-            return entry, blocks, is_halved
-    return None
+            break
+    return entry, blocks
 
 
 def _text(array: np.ndarray, affine: np.ndarray, is_label_map: bool = False) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import dataclass
 
 import nibabel
 import numpy as np
@@ -45,16 +46,39 @@ def label_map(array: np.ndarray) -> np.ndarray:
     return labels
 
 
-def bounding_box(arrays: list[np.ndarray]) -> tuple[slice, slice, slice]:
-    """The smallest box that holds every non-zero voxel of every array, MARGIN wider; all if there is none."""
-    shape = arrays[0].shape
-    bounds = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        used = np.flatnonzero(np.logical_or.reduce([a.any(axis=others) for a in arrays]))
-        first, last = (used[0], used[-1]) if used.size else (0, shape[axis] - 1)
-        bounds.append(slice(max(0, int(first) - MARGIN), min(shape[axis], int(last) + MARGIN + 1)))
-    return tuple(bounds)
+Box = tuple[slice, slice, slice]
+
+
+@dataclass
+class Piece:
+    """The part of a volume that is not zero, and where it lies: most of a brain's label maps is empty."""
+
+    shape: tuple[int, ...]
+    box: Box
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Piece:
+        """A copy of the smallest box around the non-zero voxels; of none a box without voxels."""
+        used = [np.flatnonzero(array.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        box = tuple(slice(int(u[0]), int(u[-1]) + 1) if u.size else slice(0, 0) for u in used)
+        return cls(array.shape, box, array[box].copy())
+
+    def within(self, box: Box) -> np.ndarray:
+        """The part of the volume in a box around its own."""
+        result = np.zeros([side.stop - side.start for side in box], self.values.dtype)
+        if self.values.size:
+            place = tuple(slice(own.start - side.start, own.stop - side.start) for own, side in zip(self.box, box))
+            result[place] = self.values
+        return result
+
+
+def common_box(pieces: list[Piece]) -> Box:
+    """The smallest box that holds every non-zero voxel of all, MARGIN wider; the whole volume if there is none."""
+    shape, boxes = pieces[0].shape, [piece.box for piece in pieces if piece.values.size]
+    boxes = boxes or [tuple(slice(0, n) for n in shape)]
+    ends = [(min(side.start for side in sides), max(side.stop for side in sides)) for sides in zip(*boxes)]
+    return tuple(slice(max(0, first - MARGIN), min(n, last + MARGIN)) for n, (first, last) in zip(shape, ends))
 
 
 def halved(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

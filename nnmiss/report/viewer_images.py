@@ -11,7 +11,7 @@ from nnmiss.errors import NnmissError
 from nnmiss.preprocessing.read_case import reason_of
 from nnmiss.preprocessing.voxel_grid import VoxelGrid, grid_difference, itk_grid
 from nnmiss.preprocessing.whole_file import why_not_whole
-from nnmiss.report.viewer_arrays import bounding_box, label_map, window
+from nnmiss.report.viewer_arrays import Piece, common_box, label_map, window
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 ITK_FROM_NIFTI = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's x and y grow to the left and back, NIfTI's to right and front
@@ -74,20 +74,20 @@ def read_case_volumes(case: ViewerCase) -> CaseVolumes:
     reader = _GridReader(case.name, notes)
     images = {}
     for modality, file in case.images.items():
-        array = reader.read(file, f"{modality} image", window)
-        if array is not None:
-            images[modality] = array
+        piece = reader.read(file, f"{modality} image", window)
+        if piece is not None:
+            images[modality] = piece
     if not images:
         why = f" ({'; '.join(notes)})" if notes else ": no image of it was found"
         raise NnmissError(f"case {case.name} is not shown{why}")
     gt = None if case.gt is None else reader.read(case.gt, "true segmentation", label_map)
-    predictions: dict[str, dict[str, np.ndarray]] = {}
+    predictions: dict[str, dict[str, Piece]] = {}
     for method, files in case.predictions.items():
         for subset, file in files.items():
-            array = reader.read(file, f"prediction of {method} with {subset}", label_map)
-            if array is not None:
-                predictions.setdefault(method, {})[subset] = array
-    return _cropped(CaseVolumes(case.name, reader.affine, images, gt, predictions, (0, 0, 0), notes))
+            piece = reader.read(file, f"prediction of {method} with {subset}", label_map)
+            if piece is not None:
+                predictions.setdefault(method, {})[subset] = piece
+    return _cropped(case.name, reader.affine, images, gt, predictions, notes)
 
 
 class _GridReader:
@@ -98,16 +98,16 @@ class _GridReader:
         self.affine = np.eye(4)
         self._grid: VoxelGrid | None = None
 
-    def read(self, file: Path, what: str, convert) -> np.ndarray | None:
-        """The converted (X, Y, Z) array, or None after noting why there is none."""
+    def read(self, file: Path, what: str, convert) -> Piece | None:
+        """What is not zero of the converted (X, Y, Z) array, or None after noting why there is none."""
         try:
-            array = self._read(Path(file), convert)
+            piece = Piece.of(self._read(Path(file), convert))
         except Exception as error:  # libraries raise whatever they like; one bad file must not cost the report
             self.notes.append(f"case {self.case}: the {what} is not shown: {file}: {reason_of(error)}")
             return None
-        if not array.any() and convert is window:
+        if not piece.values.size and convert is window:
             self.notes.append(f"case {self.case}: the {what} is black: {file} is zero everywhere")
-        return array
+        return piece
 
     def _read(self, file: Path, convert) -> np.ndarray:
         if not file.name.endswith(NIFTI_ENDINGS):
@@ -146,18 +146,16 @@ def itk_affine(grid: VoxelGrid) -> np.ndarray:
     return ITK_FROM_NIFTI @ affine
 
 
-def _cropped(volumes: CaseVolumes) -> CaseVolumes:
+def _cropped(name: str, affine: np.ndarray, images: dict[str, Piece], gt: Piece | None,
+             predictions: dict[str, dict[str, Piece]], notes: list[str]) -> CaseVolumes:
     """The case cut to the common box of everything non-zero in it and MARGIN voxels around."""
-    arrays = [*volumes.images.values(), *([] if volumes.gt is None else [volumes.gt]),
-              *(m for of_method in volumes.predictions.values() for m in of_method.values())]
-    box = bounding_box(arrays)
-    corner = [s.start for s in box]
-    affine = volumes.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ corner
-    gt = None if volumes.gt is None else volumes.gt[box]
-    predictions = {m: {s: a[box] for s, a in of_method.items()} for m, of_method in volumes.predictions.items()}
-    images = {m: a[box] for m, a in volumes.images.items()}
-    cropped = CaseVolumes(volumes.name, affine, images, gt, predictions, (0, 0, 0), volumes.notes)
+    labels = [piece for of_method in predictions.values() for piece in of_method.values()]
+    box = common_box([*images.values(), *([] if gt is None else [gt]), *labels])
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+    cut = {m: {s: piece.within(box) for s, piece in of_method.items()} for m, of_method in predictions.items()}
+    cropped = CaseVolumes(name, affine, {m: piece.within(box) for m, piece in images.items()},
+                          None if gt is None else gt.within(box), cut, (0, 0, 0), notes)
     cropped.focus_mm = tuple(float(v) for v in affine[:3, :3] @ _focus(cropped) + affine[:3, 3])
     return cropped
 

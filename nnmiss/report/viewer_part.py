@@ -6,10 +6,11 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from nnmiss.errors import NnmissError
+from nnmiss.evaluation.conventions import metric_title, scale_of
 from nnmiss.evaluation.tables import ordered_regions
 from nnmiss.report.dataset_files import Places, predictions_of
 from nnmiss.report.html_text import bullets, count, number, paragraph, size_text
-from nnmiss.report.sources import Source, metric_title, percent
+from nnmiss.report.sources import Source
 
 if TYPE_CHECKING:
     from nnmiss.report.viewer_images import ViewerCase
@@ -87,7 +88,7 @@ def scores_of(sources: list[Source], case: str) -> dict[str, dict[str, str]]:
         metric, titles = source.main_metric, ordered_regions(source.regions)
         rows = source.results[(source.results["case"] == case) & (source.results["metric"] == metric)]
         for subset, of_subset in rows.groupby("subset"):
-            values = of_subset.set_index("region")["value"] * percent(metric)
+            values = of_subset.set_index("region")["value"] * scale_of(metric)
             texts = [f"{title} {number(values[region])}" for region, title in titles.items() if region in values.index]
             said.setdefault(source.name, {})[subset] = f"{metric_title(metric, source.conventions)}: {', '.join(texts)}"
     return said
