@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from nnmiss.brats_portals import PORTALS, Portal
 from nnmiss.errors import NnmissError
 
 # Canonical names of labels and how data sets and papers also call them, lower case, words separated by one space.
@@ -28,6 +29,11 @@ REGION_LABELS = {
     "enhancing_tumor": ("et",),
     "resection_cavity": ("rc",),
     "gross_tumor_volume": ("gtv",),
+}
+
+REGION_SYNONYMS = {  # of regions of one label, those of the label
+    "whole_tumor": ("wt", "whole tumor", "whole tumour", "whole"),
+    "tumor_core": ("tc", "tumor core", "tumour core", "core"),
 }
 
 # What is written behind the id in the names of a case's files, without separators and in lower case.
@@ -69,6 +75,7 @@ class Challenge:
         validation_cases: how many the official validation set has, None where nobody says.
         uncertainty: the year asks for uncertainty maps besides the segmentation (task 3).
         modalities: of the files, in nnmiss' names and order.
+        hd95: which HD95 its scoring computes: "brats2020" (pooled over both directions: CaPTk, panoptica) or "brats2023".
     """
 
     year: int
@@ -81,6 +88,12 @@ class Challenge:
     validation_cases: int | None = None
     uncertainty: bool = False
     modalities: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
+    hd95: str = "brats2020"
+
+    @property
+    def portal(self) -> Portal:
+        """Of its year."""
+        return PORTALS[self.year]
 
     @property
     def title(self) -> str:
@@ -106,15 +119,17 @@ class Challenge:
         return found
 
 
-def _modern(year: int, name: str, labels: dict[str, int], shape=SRI24, geometry="none", **more) -> Challenge:
+def _modern(year: int, name: str, labels: dict[str, int], shape=SRI24, geometry="none", hd95="brats2023",
+            **more) -> Challenge:
     """A challenge of 2023 or later."""
     pattern = NAME_PATTERNS.get(year, r"(\d{4,5}-\d{1,3})\.nii\.gz$")
-    return Challenge(year, name, labels, MODERN_ID.format(challenge=name), pattern, shape, geometry, **more)
+    return Challenge(year, name, labels, MODERN_ID.format(challenge=name), pattern, shape, geometry, hd95=hd95,
+                     **more)
 
 
 def _radiotherapy(year: int) -> Challenge:
     return Challenge(year, "MEN-RT", RADIOTHERAPY, r"BraTS-MEN-RT-\d{4}-\d", r"(\d{4,5}-\d{1,3})\.nii\.gz$", None, "none",
-                     modalities=("t1ce",))
+                     modalities=("t1ce",), hd95="brats2023")
 
 
 _ALL = (
@@ -134,11 +149,11 @@ _ALL = (
     _modern(2025, "GLI", WITH_CAVITY, shape=None),
     _modern(2025, "SSA", CONSECUTIVE, shape=None),
     _modern(2025, "MEN", CONSECUTIVE, shape=None),
-    _modern(2025, "MET", WITH_CAVITY, shape=None),
+    _modern(2025, "MET", WITH_CAVITY, shape=None, hd95="brats2020"),
     _modern(2025, "PED", PEDIATRIC, shape=None),
     _radiotherapy(2025),
-    _modern(2026, "MET", WITH_CAVITY, shape=None, geometry="reference"),
-    _modern(2026, "PED", PEDIATRIC, shape=None, geometry="reference"),
+    _modern(2026, "MET", WITH_CAVITY, shape=None, geometry="reference", hd95="brats2020"),
+    _modern(2026, "PED", PEDIATRIC, shape=None, geometry="reference", hd95="brats2020"),
 )
 CHALLENGES = {(c.year, c.name): c for c in _ALL}
 YEARS = tuple(sorted({c.year for c in _ALL}))
@@ -157,5 +172,17 @@ def find_challenge(year: int, name: str = "GLI") -> Challenge:
 
 def canonical_label(name: str) -> str | None:
     """'ncr', 'ed', 'et', 'cc', 'rc' or 'gtv' for a name in any of the usual spellings; None for others."""
-    words = " ".join(re.split(r"[\s_\-]+", name.strip().lower()))
+    words = _words(name)
     return next((label for label, names in LABEL_SYNONYMS.items() if words in names), None)
+
+
+def canonical_region(name: str) -> str | None:
+    """'whole_tumor' for 'WT' or 'Whole-Tumour', 'resection_cavity' for 'RC', and so on; None for others."""
+    words, label = _words(name), canonical_label(name)
+    return next((region for region, members in REGION_LABELS.items()
+                 if words in REGION_SYNONYMS.get(region, ()) or members == (label,)), None)
+
+
+def _words(name: str) -> str:
+    """Lower case, words separated by one space."""
+    return " ".join(re.split(r"[\s_\-]+", name.strip().lower()))

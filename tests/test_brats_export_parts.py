@@ -15,7 +15,7 @@ from nnmiss.errors import NnmissError
 from nnmiss.export.export_folder import ExportOptions, export_predictions
 from nnmiss.export.label_names import label_names, official_labels
 from nnmiss.export.nifti_files import nifti_bytes, reference_header
-from nnmiss.export.reference_images import find_reference_images
+from nnmiss.export.reference_images import case_of, find_reference_images
 
 CASE = "BraTS20_Validation_001"
 SHAPE = (5, 4, 3)
@@ -67,7 +67,8 @@ def test_a_challenge_without_any_of_the_labels():
 @pytest.mark.parametrize("year, ending", [(2018, ".nii.gz"), (2020, ".nii"), (2021, ".nii.gz"), (2023, ".nii.gz")])
 def test_images_of_downloads(year, ending, tmp_path):
     cases = make_brats_folder(tmp_path, year, shape=SHAPE, ending=ending)
-    found = find_reference_images(tmp_path)
+    images = find_reference_images(tmp_path)
+    found = {case: images.of(case) for case in images.found}
     assert list(found) == sorted(cases)
     assert all(path.name.startswith(case) and "seg" not in path.name for case, path in found.items())
 
@@ -80,12 +81,22 @@ def test_images_of_raw_folders_and_odd_copies(tmp_path):
                  "meg/BraTS-MEN-RT-0001-1_gtv.nii.gz"):
         save(tmp_path / name, image)
     (tmp_path / "imagesTs" / "loop").symlink_to(tmp_path)
-    found = find_reference_images(tmp_path)
-    assert list(found) == ["BraTS-MEN-RT-0001-1", "BraTS2021_00495", "case_0001"]
-    assert found["case_0001"].name == "case_0001_0002.nii.gz" and found["BraTS2021_00495"].is_file()
+    images = find_reference_images(tmp_path)
+    assert list(images.found) == ["BraTS-MEN-RT-0001-1", "BraTS2021_00495", "case_0001"]
+    assert images.of("case_0001").name == "case_0001_0002.nii.gz" and images.of("BraTS2021_00495").is_file()
     save(tmp_path / "again" / "case_0001_0000.nii.gz", image)
-    with pytest.raises(NnmissError, match="case_0001 has images in"):
-        find_reference_images(tmp_path)
+    images = find_reference_images(tmp_path)
+    with pytest.raises(NnmissError, match=r"it has images in .*again and in .*imagesTs"):
+        images.of("case_0001")
+    assert images.of("BraTS2021_00495").is_file()
+
+
+@pytest.mark.parametrize(("name", "case"), [
+    ("A_0000", "A"), ("A_1_0003", "A_1"), ("A_flair", "A"), ("A-t2f", "A"), ("A_T1CE", "A"), ("A_t1_ce", "A"),
+    ("A t2 flair", "A"), ("BraTS-GLI-00001-000-t1n", "BraTS-GLI-00001-000"), ("A_t1post", "A"), ("A_seg", None),
+    ("A_gtv", None), ("A_t3", None), ("flair", None), ("BraTS2021_00001", None)])
+def test_case_of_an_images_name(name, case):
+    assert case_of(name) == case
 
 
 @pytest.mark.parametrize("name", ["nowhere", ""])

@@ -182,6 +182,30 @@ def test_what_is_worth_knowing_is_noted(tmp_path, edit, message):
     assert {case for case, *_ in table.rows} <= {f"BraTS20_Validation_{i:03d}" for i in range(1, 7)}
 
 
+@pytest.mark.parametrize("names", [("25%", "50%", "75%"),
+                                   ("quantile25", "median", "quantile75"), ("25Quantile", "Median", "75QUANTILE")])
+def test_quantiles_are_no_cases(tmp_path, names):
+    def edit(lines):
+        for k, (old, new) in enumerate(zip(("Median", "25quantile", "75quantile"), names)):
+            lines[9 + k] = lines[9 + k].replace(old, new)
+        return lines
+
+    ipp(tmp_path / "a.csv", edit=edit)
+    table = read_portal_csv(tmp_path / "a.csv")
+    assert table.errors == [] and len({case for case, *_ in table.rows}) == 6
+
+
+def test_rows_below_the_means_that_are_no_cases_are_errors(tmp_path):
+    def edit(lines):
+        return [*lines[:8], lines[6].replace("BraTS20_Validation_006", "iqr"), *lines[8:],
+                lines[6].replace("BraTS20_Validation_006", "BraTS20_Validation_007")]
+
+    ipp(tmp_path / "a.csv", edit=edit)
+    table = read_portal_csv(tmp_path / "a.csv")
+    assert len(table.errors) == 1 and "line 9, 'iqr', stands below rows of means" in table.errors[0]
+    assert sorted({case for case, *_ in table.rows}) == [f"BraTS20_Validation_{i:03d}" for i in range(1, 8)]
+
+
 def test_rounding_of_the_means_is_no_difference(tmp_path):
     for seed in range(20):
         ipp(tmp_path / "a.csv", seed=seed, n=125)

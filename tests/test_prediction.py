@@ -155,9 +155,9 @@ def test_a_named_modality_that_a_case_lacks_is_a_warning_and_none_of_them_an_err
     assert code == 1
     assert read_json(out / "test_000.json")["modalities_used"] == ["flair"]
     assert not (out / "test_001.nii.gz").exists()
-    printed = capsys.readouterr().out
-    assert "warning: case test_000 lacks part of flair+t2" in printed
-    assert "case test_001 has t1+t1ce and none of the requested modalities flair+t2" in printed
+    printed = capsys.readouterr()
+    assert "warning: case test_000 lacks part of flair+t2" in printed.out
+    assert "case test_001 has t1+t1ce and none of the requested modalities flair+t2" in printed.err
 
 
 def test_expected_dice_comes_from_the_models_own_validation(images):
@@ -245,14 +245,14 @@ def test_a_bad_case_is_named_and_the_good_one_finishes(images, capsys, damage):
     assert code == 1
     assert (out / "test_001.nii.gz").exists()
     assert not (out / "test_000.nii.gz").exists()
-    assert "test_000" in capsys.readouterr().out
+    assert "test_000" in capsys.readouterr().err
 
 
 def test_a_channel_beyond_the_data_set_is_named(images, capsys):
     shutil.copy(images / "test_000_0000.nii.gz", images / "test_000_0007.nii.gz")
     code, _ = run(images)
     assert code == 1
-    assert "test_000_0007" in capsys.readouterr().out
+    assert "test_000_0007" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -276,8 +276,9 @@ def test_fold_all_does_not_train_on_test_cases_and_they_can_be_predicted(session
                         "-device", "cpu", "--disable_progress_bar", "--disable_tta", "--cases", str(listed), "not_there"])
     assert code == 1
     assert sorted(p.name for p in (tiny / "out").glob("*.nii.gz")) == [f"{case}.nii.gz" for case in cases[6:]]
-    out = capsys.readouterr().out
-    assert "case not_there is not in the input folder" in out and "2 of 2 case(s) done" in out
+    said = capsys.readouterr()
+    assert said.err.count("case not_there is not in the input folder") == 1 and "not_there" not in said.out
+    assert "error: --cases: 1 case(s) are not in" in said.err and "2 of 2 case(s) done" in said.out
     assert "enhancing tumor" in (tiny / "out" / "labels_itksnap.txt").read_text()
     assert (tiny / "out" / "labels_slicer.ctbl").is_file()
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -126,7 +127,7 @@ def run(arguments: list[str] | None = None) -> int:
     write_json(out / "predict_from_raw_data_args.json", vars(args))
     write_colour_tables(out, predictor.dataset_json)
     if unknown:
-        print(f"error: --cases: {len(unknown)} case(s) are not in {args.i}, the others are predicted")
+        print(f"error: --cases: {len(unknown)} case(s) are not in {args.i}, the others are predicted", file=sys.stderr)
     print(f"{len(cases)} case(s), model {folder.name}, fold(s) {', '.join(map(str, predictor.folds))}")
     failures = predict_cases(
         predictor, cases, wanted,
@@ -135,7 +136,7 @@ def run(arguments: list[str] | None = None) -> int:
     print(f"{len(cases) - len(failures)} of {len(cases)} case(s) done, results in {out}")
     failures |= unknown
     if failures:
-        print(f"{len(failures)} failed:", *failures.values(), sep="\n  ")
+        print(f"{len(failures)} failed:", *failures.values(), sep="\n  ", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from nnmiss.atomic_files import write_json
 from nnmiss.brats_years import YEARS, find_challenge
+from nnmiss.case_lists import read_case_list
 from nnmiss.errors import NnmissError, command
 from nnmiss.export.reference_images import find_reference_images
-from nnmiss.export.submission_names import read_ids
 from nnmiss.export.validation import validate_submission
 from nnmiss.export.validation_text import report_text, summary_line
 
@@ -39,7 +39,7 @@ def run(arguments: list[str] | None = None) -> int:
     if args.json and not Path(args.json).resolve().parent.is_dir():
         raise NnmissError(f"--json: folder {Path(args.json).resolve().parent} does not exist: make it")
     references = find_reference_images(args.r) if args.r else None
-    ids = read_ids(args.ids) if args.ids else None
+    ids = read_case_list(args.ids) if args.ids else None
     reports, failed = [], []
     for path in args.i:
         try:

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnmiss.brats_portals import Portal
 from nnmiss.errors import NnmissError
+from nnmiss.export.bounded_tar import MAX_READ, open_tar
 from nnmiss.export.rules import Finding, error, warning
 
 MAX_FILE_BYTES = 2**30  # of one file in an archive; a segmentation of 240x240x155 is 9 MB even uncompressed
@@ -54,6 +56,8 @@ class Submission:
     def __exit__(self, *_: object) -> None:
         if self.archive is not None:
             self.archive.close()
+            if self.kind == "tar":
+                self.archive.fileobj.close()
 
     def fetch(self, member: Member, folder: Path, number: int) -> Path | Finding:
         """The file on disk: itself for a folder, else a copy under a name of our own in `folder`, which the caller
@@ -65,7 +69,7 @@ class Submission:
             opened = (self.archive.open(member.handle) if self.kind == "zip"
                       else self.archive.extractfile(member.handle))
             with opened as source, open(copy, "wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+                shutil.copyfileobj(source, target, MAX_READ)
         except DAMAGED as problem:
             copy.unlink(missing_ok=True)
             return error("unreadable", f"the archive is damaged there ({printable(str(problem)[:200])})",
@@ -73,37 +77,32 @@ class Submission:
         return copy
 
 
-def open_submission(path: str | Path, year: int) -> Submission:
-    """Lists the files of a folder, zip or tar, as that year's portal would; reads none of them.
+def open_submission(path: str | Path, portal: Portal) -> Submission:
+    """Lists the files of a folder, zip or tar, as that portal would; reads none of them.
 
     Raises NnmissError when nothing is there. An archive that is none, links, passwords, paths that lead outside and
     files beyond `MAX_FILE_BYTES` become findings.
     """
     path = Path(path)
     if path.is_dir():
-        return _listed(path, "folder", None, _of_folder(path), year)
+        return _listed(path, "folder", None, _of_folder(path), portal)
     if not path.is_file():
         raise NnmissError(f"submission {path} does not exist: give a folder of segmentations, a zip or a tar")
     try:
         if zipfile.is_zipfile(path):
             archive: zipfile.ZipFile | tarfile.TarFile = zipfile.ZipFile(path)
-            return _listed(path, "zip", archive, _of_zip(archive), year)
-        if tarfile.is_tarfile(path):
-            archive = tarfile.open(path)  # noqa: SIM115 (Submission closes it)
-            return _listed(path, "tar", archive, _of_tar(archive), year)
+            return _listed(path, "zip", archive, _of_zip(archive), portal)
+        archive = open_tar(path)
+        return _listed(path, "tar", archive, _of_tar(archive), portal)
     except DAMAGED as problem:
-        return _unusable(path, f"damaged: {printable(str(problem)[:200])}")
-    return _unusable(path, "neither zip nor tar")
+        finding = error("archive", f"no zip or tar that can be read ({printable(str(problem)[:200])})",
+                        "a zip, tar or tar.gz of .nii.gz files, or a folder of them", REPACK)
+        return Submission(path, "file", [], [finding])
 
 
 def printable(text: str) -> str:
     """`text` without control characters, which a hostile name could send to the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def _unusable(path: Path, came: str) -> Submission:
-    finding = error("archive", came, "a zip, tar or tar.gz of .nii.gz files, or a folder of them", REPACK)
-    return Submission(path, "file", [], [finding])
 
 
 Listed = Iterator[tuple[str, object, str | None]]  # name, handle, what is wrong with it (None: nothing)
@@ -142,18 +141,19 @@ def _of_tar(archive: tarfile.TarFile) -> Listed:
         if problem is None and info.size > MAX_FILE_BYTES:
             yield info.name, info, f"{info.size / 2**30:.1f} GiB unpacked; what follows it was not read"
             return
+        info.pax_headers.clear()  # used already; tarfile would keep those of all files
         yield info.name.removeprefix("./"), info, problem
 
 
 def _listed(path: Path, kind: str, archive: zipfile.ZipFile | tarfile.TarFile | None, entries: Listed,
-            year: int) -> Submission:
+            portal: Portal) -> Submission:
     submission = Submission(path, kind, archive=archive)
     try:
         for count, (name, handle, problem) in enumerate(entries, start=1):
             if count > MAX_FILES:
                 submission.findings.append(error("archive", f"more than {MAX_FILES} files", "one file per case", REPACK))
                 break
-            _sort_in(submission, name, handle, problem, year)
+            _sort_in(submission, name, handle, problem, portal)
     except DAMAGED as failure:
         submission.findings.append(error("archive", f"damaged: {printable(str(failure)[:200])}; what follows could not "
                                          "be listed", "an archive that can be unpacked", REPACK))
@@ -162,14 +162,14 @@ def _listed(path: Path, kind: str, archive: zipfile.ZipFile | tarfile.TarFile | 
     return submission
 
 
-def _sort_in(submission: Submission, name: str, handle: object, problem: str | None, year: int) -> None:
+def _sort_in(submission: Submission, name: str, handle: object, problem: str | None, portal: Portal) -> None:
     """Adds a file to the members, or says why it cannot be taken."""
     shown, plain = printable(name), name.replace("\\", "/")
     parts = plain.split("/")
     if ".." in parts or plain.startswith("/") or (len(plain) > 1 and plain[1] == ":") or "\\" in name:
         submission.findings.append(error("archive", "a path that leads outside, or with a backslash or drive",
                                          "a file name without folders", REPACK, file=shown))
-    elif parts[-1].startswith(HIDDEN) or (year >= 2023 and ".idea" in name):
+    elif parts[-1].startswith(HIDDEN) or any(part in name for part in portal.passed_over):
         submission.findings.append(warning("archive", "a hidden file", "segmentations only",
                                            "nothing has to be done: the portal passes over it", file=shown))
     elif problem:

@@ -108,8 +108,8 @@ def _model(prediction: Prediction) -> dict | None:
     if not record.is_file():
         return None
     content = read_json(record, "record of the prediction", ())
-    used, subset = content.get("modalities_used"), prediction.subset.split("+")
-    if used is not None and [str(u).lower() for u in used] != [s.lower() for s in subset]:
+    used = content.get("modalities_used")  # in any order
+    if used is not None and {str(u).lower() for u in used} != set(prediction.subset.lower().split("+")):
         raise NnmissError(f"{record} says that {'+'.join(map(str, used))} was used, its folder says {prediction.subset}: "
                           "move the case to the folder of its subset")
     return content.get("model")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from nnmiss.availability import modality_names
 from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.predictions import Prediction, find_predictions
+from nnmiss.export.bounded_threads import in_threads
 from nnmiss.export.enhancing_rule import EnhancingRule
 from nnmiss.export.export_case import CaseRules, export_case
 from nnmiss.export.label_names import official_labels
 from nnmiss.export.manifest import describe_export, describe_subset
 from nnmiss.export.output_folder import check_output, filling, publish
-from nnmiss.export.reference_images import find_reference_images
+from nnmiss.export.reference_images import ReferenceImages, find_reference_images
 from nnmiss.export.zip_files import write_flat_zip
 
 FLAT = "submission"  # folder and zip of predictions that lie in no folder of a subset
@@ -67,7 +68,7 @@ def export_predictions(pred: str | Path, references: str | Path, output: str | P
     if not pred.is_dir():
         raise NnmissError(f"prediction folder {pred} does not exist: give what nnmiss_predict wrote to (-o) as -i")
     found = find_predictions(pred, _modalities(dataset_json), dataset_json.get("file_ending", ".nii.gz"))
-    images = find_reference_images(references, dataset_json.get("file_ending", ".nii.gz"))
+    images = find_reference_images(references)
     groups: dict[str, list[Prediction]] = {}
     for prediction in found.predictions:
         groups.setdefault(FLAT if prediction.path.parent == pred else prediction.subset, []).append(prediction)
@@ -78,9 +79,9 @@ def export_predictions(pred: str | Path, references: str | Path, output: str | P
             for name, predictions in groups.items():
                 cases, failed = _export_group(temporary / name, predictions, images, rules, options.num_threads, bar.update)
                 failures += [{"subset": name, "case": case, "reason": reason} for case, reason in failed.items()]
-                missing = sorted(images.keys() - {p.case for p in predictions})
+                missing = sorted(images.found.keys() - {p.case for p in predictions})
                 subsets[name] = describe_subset(name, cases, missing, _zip(temporary, name, cases))
-        manifest = describe_export(pred, Path(references), rules, subsets, failures, found.notes, len(images))
+        manifest = describe_export(pred, Path(references), rules, subsets, failures, found.notes, len(images.found))
         if any(subset["n_cases"] for subset in subsets.values()):
             publish(temporary, output, manifest)
     return manifest
@@ -106,34 +107,27 @@ def _modalities(dataset_json: dict) -> list[str]:
     return modality_names(dataset_json)
 
 
-def _export_group(folder: Path, predictions: list[Prediction], images: dict[str, Path], rules: CaseRules,
+def _export_group(folder: Path, predictions: list[Prediction], images: ReferenceImages, rules: CaseRules,
                   num_threads: int, done: Callable[[], object]) -> tuple[dict[str, dict], dict[str, str]]:
     """Writes the cases of one subset. Returns case -> description of those written, and case -> reason of the others."""
     folder.mkdir()
     cases, failed = {}, {}
 
     def one(prediction: Prediction) -> dict:
-        if prediction.case not in images:
-            raise NnmissError("no image of it was found in the folder of -r, whose header the submission must have: give "
-                              "the folder that it was predicted from")
-        files, description = export_case(prediction, images[prediction.case], rules)
+        files, description = export_case(prediction, images.of(prediction.case), rules)
         for name, content in files.items():
             (folder / name).write_bytes(content)
         return {**description, "files": sorted(files)}
 
-    pool = ThreadPoolExecutor(num_threads)  # zlib and numpy let other threads run
-    try:
-        futures = {p.case: pool.submit(one, p) for p in predictions}
-        for case, future in futures.items():
+    with closing(in_threads(one, predictions, num_threads)) as results:  # zlib and numpy let other threads run
+        for prediction, future in results:
             try:
-                cases[case] = future.result()
+                cases[prediction.case] = future.result()
             except NnmissError as error:
-                failed[case] = str(error)
+                failed[prediction.case] = str(error)
             except Exception as error:  # whatever is wrong with this case, the others still finish
-                failed[case] = f"{type(error).__name__}: {error}"
+                failed[prediction.case] = f"{type(error).__name__}: {error}"
             done()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     return cases, failed
 
 

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnmiss.brats_years import CHALLENGES, LABEL_ORDER, REGION_LABELS, Challenge, canonical_label
+from nnmiss.brats_years import CHALLENGES, LABEL_ORDER, REGION_LABELS, Challenge, canonical_region
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.label_maps import Regions, regions_of
 from nnmiss.evaluation.lesion_rules import LESION_RULES
 from nnmiss.evaluation.publish import publish
 from nnmiss.evaluation.results import check_comparable, read_method
-from nnmiss.evaluation.tables import BRATS_REGIONS
-from nnmiss.export.portal_columns import REGION_ORDER, REGIONS
+from nnmiss.export.portal_columns import REGION_ORDER
 from nnmiss.export.portal_scores import PortalScores, one_empty, read_portal_scores
 
 
@@ -80,7 +79,7 @@ def _regions(found: list[str], dataset_json: dict | None,
                  ] if set(found) - set(known) else []
         return Regions(members, frozenset({0, *labels.values()}), None), {r: r for r in known}, notes
     ours = regions_of(dataset_json)
-    matched = {canonical: name for name in ours.members if (canonical := _canonical_region(name))}
+    matched = {canonical: name for name in ours.members if (canonical := canonical_region(name))}
     names = {region: matched[region] for region in found if region in matched}
     if not names:
         raise NnmissError(f"the scores are of {', '.join(found)}, the data set has {', '.join(ours.members)}: none is the "
@@ -101,15 +100,6 @@ def _labels_of(regions: list[str]) -> dict[str, int]:
     return {label: k for k, label in enumerate((name for name in LABEL_ORDER if name in parts), start=1)}
 
 
-def _canonical_region(name: str) -> str | None:
-    """'whole_tumor' for 'WT' or 'whole tumour', 'resection_cavity' for 'RC', and so on; None for others."""
-    words = name.lower().replace("_", " ").replace("-", " ")
-    title = next((title for title, names in BRATS_REGIONS.items() if words in names), None)
-    if title:
-        return REGIONS[title.lower()]
-    return next((r for r in REGION_ORDER if words == r.replace("_", " ")), None) or REGIONS.get(canonical_label(name) or "")
-
-
 def _conventions(scores: PortalScores, challenge: Challenge | None) -> tuple[Conventions, list[str]]:
     """The conventions of the portal's scoring, and notes on what they do not say.
 
@@ -118,7 +108,7 @@ def _conventions(scores: PortalScores, challenge: Challenge | None) -> tuple[Con
     """
     metrics, notes = set(scores.results["metric"]), []
     candidates = [challenge] if challenge else _challenges_of(sorted(set(scores.results["case"])))
-    definitions = {_hd95(candidate) for candidate in candidates}
+    definitions = {candidate.hd95 for candidate in candidates}
     if len(definitions) != 1 and "hd95" in metrics:
         raise NnmissError("the case ids do not say of which year these scores are, and the years define HD95 differently: "
                           "give --year (and --challenge)")
@@ -132,11 +122,6 @@ def _conventions(scores: PortalScores, challenge: Challenge | None) -> tuple[Con
     hd95 = definitions.pop() if "hd95" in metrics else "none"
     notes.append("scores of the official portal" + (f" of {challenge.title}" if challenge else "") + ", not computed here")
     return Conventions(hd95=hd95, lesionwise=lesionwise), notes
-
-
-def _hd95(challenge: Challenge) -> str:
-    pooled = challenge.year <= 2021 or challenge.year >= 2026 or (challenge.year, challenge.name) == (2025, "MET")
-    return "brats2020" if pooled else "brats2023"
 
 
 def _challenges_of(cases: list[str]) -> list[Challenge]:

@@ -1,17 +1,9 @@
 """Which tumour part each integer of a data set's label files is, by name, and the integers that a BraTS year wants."""
 from __future__ import annotations
 
-import re
-
-from nnmiss.brats_years import LABEL_ORDER, Challenge, canonical_label
+from nnmiss.brats_years import LABEL_ORDER, Challenge, canonical_label, canonical_region
 from nnmiss.errors import NnmissError
 
-# Regions as people call them -> canonical name; lower case, words separated by one space.
-REGION_SYNONYMS = {
-    "whole tumor": "WT", "whole tumour": "WT", "wt": "WT",
-    "tumor core": "TC", "tumour core": "TC", "tc": "TC",
-    "cystic component": "cc", "resection cavity": "rc", "gross tumor volume": "gtv",
-}
 ADVICE = ('add to dataset.json which integer of the label files is what, as "brats": {"label_names": {"ed": 1, "ncr": 2, '
           f'"et": 3}}}}; names are {", ".join(LABEL_ORDER)}')
 
@@ -90,13 +82,14 @@ def _plain(sets: dict[str, frozenset[int]]) -> dict[str, int]:
 
 def _from_regions(sets: dict[str, frozenset[int]]) -> dict[str, int]:
     """Labels by set algebra: each of ED, NCR, ET, ... must come out as one integer."""
-    regions = {_region(name) or canonical_label(name) or name: members for name, members in sets.items()}
+    regions = {canonical_label(name) or canonical_region(name) or name: members for name, members in sets.items()}
     rest = {name: members for name, members in regions.items() if name in LABEL_ORDER}
     inner = frozenset().union(*(rest[name] for name in ("et", "cc") if name in rest))
-    if "TC" in regions:
-        rest["ncr"] = regions["TC"] - inner
-    if "WT" in regions and "TC" in regions:
-        rest["ed"] = regions["WT"] - regions["TC"]
+    whole, core = regions.get("whole_tumor"), regions.get("tumor_core")
+    if core:
+        rest["ncr"] = core - inner
+    if whole and core:
+        rest["ed"] = whole - core
     vague = {name: sorted(members) for name, members in rest.items() if len(members) > 1}
     unnamed = set().union(*sets.values()) - set().union(*rest.values())
     if vague or unnamed:
@@ -105,7 +98,3 @@ def _from_regions(sets: dict[str, frozenset[int]]) -> dict[str, int]:
         raise NnmissError(f"dataset.json: which label is what cannot be derived from {sorted(sets)} "
                           f"({'; '.join(what)}): " + ADVICE)
     return {name: next(iter(members)) for name, members in rest.items() if members}
-
-
-def _region(name: str) -> str | None:
-    return REGION_SYNONYMS.get(" ".join(re.split(r"[\s_\-]+", name.strip().lower())))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnmiss.atomic_files import read_json, writable_folder, write_json
 from nnmiss.errors import NnmissError
+from nnmiss.interrupts import interrupts_ignored
 
 MANIFEST = "manifest.json"
 MADE_BY = "nnmiss_export_brats"
@@ -57,15 +58,25 @@ def filling(folder: Path) -> Iterator[Path]:
 
 
 def publish(temporary: Path, folder: Path, manifest: dict) -> None:
-    """Moves what was written to its place, away what an earlier export had there, and writes the manifest last."""
+    """Moves what was written to its place, and what an earlier export had there aside until all of it is.
+
+    Whatever stops it before the manifest, which is moved last, is in its place: the earlier export is put back whole.
+    """
     earlier = [name for entry in old_manifest(folder).get("subsets", {}).values()
                for name in (entry.get("folder"), entry.get("zip")) if name and Path(name).name == name]
-    aside = temporary / ".earlier"
-    aside.mkdir()
     new = sorted(p.name for p in temporary.iterdir() if not p.name.startswith("."))
-    for name in dict.fromkeys([*earlier, *new]):
-        if (folder / name).exists():
-            os.replace(folder / name, aside / name)
-    for name in new:
-        os.replace(temporary / name, folder / name)
-    write_json(folder / MANIFEST, manifest)
+    write_json(temporary / MANIFEST, manifest)
+    aside = folder / f".earlier.{os.getpid()}.tmp"
+    aside.mkdir()
+    moves = [(folder / name, aside / name) for name in dict.fromkeys([*earlier, *new]) if (folder / name).exists()]
+    moves += [(temporary / name, folder / name) for name in [*new, MANIFEST]]
+    try:
+        for source, target in moves:
+            os.replace(source, target)
+    finally:
+        with interrupts_ignored():
+            if (temporary / MANIFEST).exists():
+                for source, target in reversed(moves[:-1]):
+                    if not source.exists():
+                        os.replace(target, source)
+            shutil.rmtree(aside, ignore_errors=True)

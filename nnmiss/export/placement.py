@@ -4,11 +4,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from nnmiss.errors import NnmissError
+from nnmiss.export.nifti_files import image_header, itk_voxel_grid, shape_of
+from nnmiss.nifti_files import stem
 from nnmiss.preprocessing.voxel_grid import VoxelGrid, grid_difference, itk_grid, voxel_grid
 
 AS_IT_IS = np.array([[0, 1], [1, 1], [2, 1]])
@@ -66,19 +67,13 @@ def _readings(prediction: Path, reference: Path, nibabel_first: bool) -> list[tu
 
 
 def _itk_grid(path: Path) -> VoxelGrid:
-    return itk_grid(str(path))
+    return itk_voxel_grid(image_header(path)) if stem(path.name) else itk_grid(str(path))
 
 
 def _nibabel_grid(path: Path) -> VoxelGrid:
-    image = nib.load(path)
-    shape = _three_axes(image.shape)
-    return voxel_grid({"nibabel_stuff": {"original_affine": image.affine}}, shape[::-1])
-
-
-def _three_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        raise ValueError(f"shape {shape}, expected three axes")
-    return shape[:3]
+    header = image_header(path)
+    mended = type(header)(header.binaryblock, header.endianness)  # as nibabel.load does
+    return voxel_grid({"nibabel_stuff": {"original_affine": mended.get_best_affine()}}, shape_of(header)[::-1])
 
 
 def _turn(prediction: VoxelGrid, reference: VoxelGrid) -> np.ndarray | None:

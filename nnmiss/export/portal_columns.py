@@ -4,15 +4,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nnmiss.brats_years import REGION_LABELS
+from nnmiss.brats_years import REGION_LABELS, canonical_region
 
-# Region in a column name -> ours. NETC, SNFH and ED are single labels, which are no regions of converted data sets.
-REGIONS = {"wt": "whole_tumor", "tc": "tumor_core", "et": "enhancing_tumor", "cc": "cystic_component",
-           "rc": "resection_cavity", "gtv": "gross_tumor_volume"}
-LABELS_ONLY = ("netc", "snfh", "ed", "ncr")
-REGION_ORDER = tuple(region for region in REGION_LABELS if region in REGIONS.values())
+# What stands for a region in a column name. The last four are single labels, which are no regions of converted data sets.
+REGIONS = ("wt", "tc", "et", "cc", "rc", "gtv", "netc", "snfh", "ed", "ncr")
+REGION_ORDER = tuple(REGION_LABELS)
 
-_REGION = r"(?P<region>" + "|".join((*REGIONS, *LABELS_ONLY)) + ")"
+_REGION = r"(?P<region>" + "|".join(REGIONS) + ")"
 # The first that matches the whole name, without regard to case, says which metric; None: known, but not imported.
 _COLUMNS = tuple((re.compile(pattern.replace("REGION", _REGION), re.IGNORECASE), metric) for pattern, metric in (
     (r"dice[ _]REGION", "dice"),  # IPP; Synapse 2021 to 2025
@@ -35,8 +33,8 @@ _COLUMNS = tuple((re.compile(pattern.replace("REGION", _REGION), re.IGNORECASE),
 ))
 
 ID_COLUMNS = ("", "label", "labels", "scan_id", "subject_id", "id", "name")
-SUMMARY_ROWS = {"mean": "mean", "std": "std", "stddev": "std", "sd": "std", "median": "median", "25quantile": "quantile",
-                "75quantile": "quantile", "variance": "variance", "count": "count", "min": "min", "max": "max"}
+SUMMARY_ROWS = ("mean", "std", "stddev", "sd", "median", "25quantile", "75quantile", "quantile25", "quantile75",
+                "25%", "50%", "75%", "variance", "count", "min", "max")
 # IPP's order where names cannot be read: Dice first, HD95 last, each ET, WT, TC
 BY_POSITION = ("et", "wt", "tc")
 
@@ -84,7 +82,7 @@ def _match(name: str) -> tuple[str | None, str] | None:
     for pattern, metric in _COLUMNS:
         found = pattern.fullmatch(plain)
         if found:
-            region = REGIONS.get(found["region"].lower())
+            region = canonical_region(found["region"])
             return (region, metric) if region and metric else (None, "")
     return None
 
@@ -95,4 +93,4 @@ def _by_position(names: list[str]) -> tuple[Column, ...]:
         last -= 1
     places = [(1 + k, region, "dice") for k, region in enumerate(BY_POSITION)]
     places += [(last - 3 + k, region, "hd95") for k, region in enumerate(BY_POSITION)]
-    return tuple(Column(index, names[index], REGIONS[region], metric) for index, region, metric in places)
+    return tuple(Column(index, names[index], canonical_region(region), metric) for index, region, metric in places)

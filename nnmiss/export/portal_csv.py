@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nnmiss.brats_years import CHALLENGES
 from nnmiss.errors import NnmissError
 from nnmiss.export.portal_columns import ID_COLUMNS, SUMMARY_ROWS, Header, read_header
 
@@ -47,9 +48,12 @@ def read_portal_csv(path: str | Path) -> PortalTable:
     summaries: dict[str, list[str]] = {}
     seen: set[str] = set()
     for number, cells in enumerate(lines[1:], start=2):
-        kind = SUMMARY_ROWS.get(cells[0].strip().lower())
-        if kind:
-            summaries.setdefault(kind, cells)
+        label = cells[0].strip()
+        if label.lower() in SUMMARY_ROWS:
+            summaries.setdefault(label.lower(), cells)
+        elif summaries and not any(challenge.is_id(_case_of(label)) for challenge in CHALLENGES.values()):
+            table.errors.append(f"line {number}, {label!r}, stands below rows of means and is no case id of BraTS: "
+                                f"{DOWNLOAD_AGAIN}")
         else:
             _add_row(table, header, cells, number, len(names), seen)
     _check_means(table, header, summaries.get("mean"))

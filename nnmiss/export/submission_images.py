@@ -5,9 +5,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 
 from nnmiss.brats_years import Challenge
+from nnmiss.export.nifti_files import image_header, itk_geometry, itk_voxel_grid, shape_of
 from nnmiss.export.rules import ERROR, WARNING, Finding, error, warning
 from nnmiss.export.submission_voxels import (
     Header,
@@ -17,11 +17,9 @@ from nnmiss.export.submission_voxels import (
     read_values,
     reason_of,
 )
-from nnmiss.preprocessing.voxel_grid import grid_difference, itk_grid
+from nnmiss.preprocessing.voxel_grid import grid_difference
 
 SRI24_QFORM = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])  # BraTS 2023, validate.py
-FIXED_SHAPE = (2023, 2024)  # years whose validate.py names a shape
-PANOPTICA_TOLERANCE = 1e-5  # BraTS 2026
 AGAIN = "write the segmentation again"
 COPY_HEADER = "copy the header of the case's own image, as nnmiss_export_brats does"
 
@@ -44,9 +42,16 @@ def check_image(path: Path, challenge: Challenge, reference: Path | None, case: 
     if len(header.shape) != 3 or min(header.shape) < 1:
         return [error("dimensions", f"shape {_times(header.shape)}", "three axes", "save a single three-dimensional "
                       "label map, not channels or one-hot maps", **where)]
-    findings = _check_shape(header, challenge, reference, where)
-    if not any(finding.rule == "shape" for finding in findings):
-        findings += _check_geometry(path, header, challenge, reference, where, WARNING if uncertainty else ERROR)
+    findings, image = [], None
+    if reference is not None and challenge.geometry != "qform":
+        try:
+            image = image_header(reference)
+        except Exception as problem:
+            findings.append(no_reference(f"{reference} cannot be read ({reason_of(problem, reference)})", where))
+    wrong_shape = _check_shape(header, challenge, image, where)
+    if wrong_shape:  # voxels of another number than expected are not read: it may be any
+        return findings + wrong_shape
+    findings += _check_geometry(header, challenge, image, where, WARNING if uncertainty else ERROR)
     values, problem = read_values(path, header)
     if problem:
         return findings + [error("unreadable", problem, "a whole file", AGAIN, **where)]
@@ -56,64 +61,53 @@ def check_image(path: Path, challenge: Challenge, reference: Path | None, case: 
                        else check_labels(values, header, challenge, where))
 
 
-def _check_shape(header: Header, challenge: Challenge, reference: Path | None, where: dict) -> list[Finding]:
-    """Against the shape that the validators of 2023 and 2024 have in their code, else the case's own image's."""
+def no_reference(why: str, where: dict) -> Finding:
+    """The finding on a case whose image cannot be used."""
+    return error("geometry", f"could not be compared: {why}", "an image of the case", "restore that image, or validate "
+                 "without -r", **where)
+
+
+def _check_shape(header: Header, challenge: Challenge, image: nib.Nifti1Header | None, where: dict) -> list[Finding]:
+    """Against the shape that the year's validator has in its code, else the case's own image's."""
     wanted, whose = challenge.shape, f"as every image of {challenge.title}"
-    if reference is not None and (challenge.year not in FIXED_SHAPE or wanted is None):
-        try:
-            wanted, whose = tuple(map(int, nib.load(reference).shape)), f"as {reference.name}"
-        except Exception as problem:
-            return [_no_reference(reference, problem, where)]
+    if image is not None and not (challenge.portal.fixed_shape and wanted):
+        wanted, whose = shape_of(image), "as the case's image"
     if wanted is None or header.shape == wanted:
         return []
     return [error("shape", f"{_times(header.shape)} voxels", f"{_times(wanted)}, {whose}",
                   "undo cropping, padding and resampling before saving", **where)]
 
 
-def _check_geometry(path: Path, header: Header, challenge: Challenge, reference: Path | None, where: dict,
+def _check_geometry(header: Header, challenge: Challenge, image: nib.Nifti1Header | None, where: dict,
                     severity: str) -> list[Finding]:
     """What the portal of the year compares; where it compares nothing, a shift of over a tenth of a voxel is told."""
     if challenge.geometry == "qform":
         if np.array_equal(header.qform, SRI24_QFORM):
             return []
-        return [Finding("geometry", severity, where["case"], where["file"], f"qform {_matrix(header.qform)}",
-                        f"qform {_matrix(SRI24_QFORM)}, exactly", COPY_HEADER)]
-    if reference is None:
+        return [Finding("geometry", severity, **where, came=f"qform {_matrix(header.qform)}",
+                        expected=f"qform {_matrix(SRI24_QFORM)}, exactly", todo=COPY_HEADER)]
+    if image is None:
         return []
+    exact = challenge.geometry == "reference"
     try:
-        theirs = _itk_header(reference)
+        theirs = itk_geometry(image)
     except RuntimeError as problem:
-        return [_no_reference(reference, problem, where)]
+        return [no_reference(f"ITK refuses the header of the image ({reason_of(problem)})", where)]
     try:
-        ours = _itk_header(path)
+        ours = itk_geometry(header.unchecked)
     except RuntimeError as problem:
-        return [Finding("geometry", severity if challenge.geometry == "reference" else WARNING, where["case"],
-                        where["file"], f"ITK refuses the header ({reason_of(problem, path)})",
-                        f"the header of {reference.name}", COPY_HEADER)]
-    if challenge.geometry == "reference":
-        tolerance = PANOPTICA_TOLERANCE if challenge.year >= 2026 else 0.0
-        apart = [f"{name} {_numbers(mine)}, the image has {_numbers(its)}" for name, mine, its in
-                 zip(("origin", "spacing", "direction", "size"), ours, theirs)
-                 if np.shape(mine) != np.shape(its) or np.abs(np.subtract(mine, its)).max() > tolerance]
-        exactly = f"within {tolerance:g}" if tolerance else "exactly"
-        return [Finding("geometry", severity, where["case"], where["file"], "; ".join(apart),
-                        f"origin, spacing, direction and size of {reference.name}, {exactly}, as ITK reads them",
-                        COPY_HEADER)] if apart else []
-    difference = grid_difference(itk_grid(str(path)), itk_grid(str(reference)))
-    return [warning("geometry", difference, f"the geometry of {reference.name}", f"{COPY_HEADER}; the portal of "
+        return [Finding("geometry", severity if exact else WARNING, **where, came=f"ITK refuses the header "
+                        f"({reason_of(problem)})", expected="the header of the case's image", todo=COPY_HEADER)]
+    if exact:
+        tolerance = challenge.portal.tolerance
+        apart = [f"{name} {_numbers(ours[name])}, the image has {_numbers(its)}" for name, its in theirs.items()
+                 if np.abs(np.subtract(ours[name], its)).max() > tolerance]
+        return [Finding("geometry", severity, **where, came="; ".join(apart), expected="origin, spacing, direction and "
+                        f"size of the case's image, {f'within {tolerance:g}' if tolerance else 'exactly'}, as ITK reads "
+                        "them", todo=COPY_HEADER)] if apart else []
+    difference = grid_difference(itk_voxel_grid(header.unchecked), itk_voxel_grid(image))
+    return [warning("geometry", difference, "the geometry of the case's image", f"{COPY_HEADER}; the portal of "
                     f"{challenge.year} compares voxels only, viewers do not", **where)] if difference else []
-
-
-def _itk_header(path: Path) -> tuple[tuple[float, ...], ...]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader.GetOrigin(), reader.GetSpacing(), reader.GetDirection(), reader.GetSize()
-
-
-def _no_reference(reference: Path, problem: Exception, where: dict) -> Finding:
-    return error("geometry", f"could not be compared: {reference} cannot be read ({reason_of(problem, reference)})",
-                 "an image of the case", "restore that image, or validate without -r", **where)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,11 +1,9 @@
 """Which case each file of a BraTS submission is, by its name alone: names, unique and known ids, completeness."""
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from nnmiss.brats_years import CHALLENGES, Challenge
 from nnmiss.errors import NnmissError
@@ -38,32 +36,15 @@ def portal_id(name: str, challenge: Challenge) -> str | None:
     return found.group(1) if found else None
 
 
-def read_ids(path: str | Path) -> list[str]:
-    """Case ids of a file: a JSON list, an object with a list "cases" (test_cases.json), or text with one per line ('#'
-    starts a comment). Endings are dropped.
-
-    Raises NnmissError when it is absent, holds something else, or nothing.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise NnmissError(f"list of ids {path} cannot be read ({problem}): give a text file or JSON list") from None
-    if text.lstrip().startswith(("[", "{")):
-        try:
-            ids = json.loads(text)
-        except ValueError as problem:
-            raise NnmissError(f"list of ids {path} is not valid JSON ({problem}): repair it") from None
-        ids = ids.get("cases") if isinstance(ids, dict) else ids
-        if not isinstance(ids, list) or not all(isinstance(case, str) for case in ids):
-            raise NnmissError(f"list of ids {path} must be a JSON list of names, as [\"BraTS20_Validation_001\", ...], or "
-                              "an object with such a list \"cases\"")
-    else:
-        ids = [line.split("#")[0] for line in text.splitlines()]
-    ids = list(dict.fromkeys(case.strip().removesuffix(ENDING) for case in ids if case.strip()))
-    if not ids:
-        raise NnmissError(f"list of ids {path} is empty: give one case id per line")
-    return ids
+def by_portal_id(cases: Iterable[str], challenge: Challenge) -> dict[str, str]:
+    """Portal id (the name itself where the portal finds none) -> case. Raises NnmissError for two cases with one id."""
+    found: dict[str, str] = {}
+    for case in cases:
+        other = found.setdefault(portal_id(case + ENDING, challenge) or case, case)
+        if other != case:
+            raise NnmissError(f"{other} and {case} are the same case for the portal of {challenge.year}, which reads the "
+                              f"numbers only: give the cases of {challenge.title} alone")
+    return found
 
 
 def identify_files(submission: Submission, challenge: Challenge,
@@ -73,8 +54,10 @@ def identify_files(submission: Submission, challenge: Challenge,
 
     Args:
         known: the official case ids; None where nobody said, which leaves out unknown-id and missing-case.
+
+    Raises NnmissError as `by_portal_id`.
     """
-    by_key = None if known is None else {portal_id(case + ENDING, challenge) or case: case for case in known}
+    by_key = None if known is None else by_portal_id(known, challenge)
     files, findings, keys = [], _nested(submission, challenge), {}
     for member in submission.members:
         file, key, problem = _identify(member, challenge, by_key)
@@ -138,7 +121,7 @@ def _other_file(member: Member, challenge: Challenge) -> tuple[SubmittedFile | N
         stem = printable(member.name.removesuffix(".nii"))
         return SubmittedFile(member, stem), None, error("name", "an uncompressed .nii", "files ending in .nii.gz",
                                                         "compress it: gzip FILE", stem, shown)
-    found = error if challenge.year >= 2021 else warning
+    found = error if challenge.portal.archive else warning
     return None, None, found("name", "not a segmentation", "files ending in .nii.gz only", "leave it out", file=shown)
 
 
@@ -160,12 +143,11 @@ def _nested(submission: Submission, challenge: Challenge) -> list[Finding]:
     if not folders:
         return []
     listed = ", ".join(folders[:5]) + (" ..." if len(folders) > 5 else "")
-    if challenge.year < 2021:
+    if not challenge.portal.archive:
         return [error("archive", f"files in folders: {listed}", "the files themselves, which were uploaded to IPP",
                       REPACK)]
-    what = "drops the folders" if challenge.year >= 2025 else "reads through folders"
     return [warning("archive", f"files in folders: {listed}", "a flat archive",
-                    f"{REPACK} (the portal of {challenge.year} {what})")]
+                    f"{REPACK} (the portal of {challenge.year} {challenge.portal.folders})")]
 
 
 def _incomplete_maps(files: list[SubmittedFile]) -> list[Finding]:

@@ -5,6 +5,7 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -12,8 +13,11 @@ import pandas as pd
 
 from nnmiss.brats_years import Challenge
 from nnmiss.export.archive_reading import MAX_FILE_BYTES
+from nnmiss.export.nifti_files import unchecked_header
 from nnmiss.export.rules import Finding, error, warning
 
+MAX_VOXELS = 2**28  # of one image; they are computed with as 8 bytes each
+MAX_EXTENSION_BYTES = 2**24  # between header and voxels
 MAX_TAIL_BYTES = 2**24  # behind the voxels; read so that gzip's checksum is verified
 
 
@@ -27,6 +31,8 @@ class Header:
     slope: float
     inter: float
     qform: np.ndarray
+    unchecked: nib.Nifti1Header
+    """As it stands in the file; the others are as nibabel mends them."""
 
     @property
     def scaled(self) -> bool:
@@ -35,24 +41,30 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Raises whatever nibabel does for what is no NIfTI image, and ValueError for other formats."""
-    image = nib.load(path)
-    if not isinstance(image, nib.Nifti1Image | nib.Nifti1Pair):
-        raise ValueError(f"it is {type(image).__name__}")
-    return Header(tuple(map(int, image.shape)), image.get_data_dtype(), int(image.dataobj.offset),
-                  float(image.dataobj.slope), float(image.dataobj.inter), image.header.get_qform())
+    """Reads nothing but the header. Raises whatever decompression does, and nibabel or ValueError for what is no NIfTI."""
+    with _opened(path) as file:
+        unchecked = unchecked_header(file)
+    header = type(unchecked)(unchecked.binaryblock, unchecked.endianness)
+    offset = header.get_data_offset()
+    if not 0 <= offset - header.single_vox_offset <= MAX_EXTENSION_BYTES:
+        raise ValueError(f"its voxels begin at byte {offset}")
+    slope, inter = header.get_slope_inter()
+    return Header(tuple(map(int, header.get_data_shape())), header.get_data_dtype(), offset,
+                  1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter), header.get_qform(),
+                  unchecked)
 
 
 def read_values(path: Path, header: Header) -> tuple[np.ndarray | None, str | None]:
-    """All voxels in a row, scaled; or why not. Never more than the header promises, within `MAX_FILE_BYTES`.
+    """All voxels in a row, scaled; or why not. Never more than the header promises, within MAX_VOXELS and MAX_FILE_BYTES.
 
     (None, None) for types that are no numbers.
     """
-    needed = header.offset + int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
-    if needed > MAX_FILE_BYTES:
-        return None, f"its header promises {needed / 2**30:.1f} GiB"
+    voxels = int(np.prod(header.shape, dtype=object))
+    needed = header.offset + voxels * header.dtype.itemsize
+    if needed > MAX_FILE_BYTES or voxels > MAX_VOXELS:
+        return None, f"its header promises {voxels} voxels, {needed / 2**30:.1f} GiB"
     try:
-        with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
+        with _opened(path) as file:
             content, tail = file.read(needed), 0
             while tail < MAX_TAIL_BYTES and (more := file.read(1 << 16)):
                 tail += len(more)
@@ -67,6 +79,10 @@ def read_values(path: Path, header: Header) -> tuple[np.ndarray | None, str | No
     values = np.frombuffer(content, header.dtype, offset=header.offset)
     values = values.astype(header.dtype.newbyteorder("="), copy=False)
     return (values * header.slope + header.inter if header.scaled else values), None
+
+
+def _opened(path: Path) -> BinaryIO:
+    return (gzip.open if path.name.endswith(".gz") else open)(path, "rb")
 
 
 def check_labels(values: np.ndarray, header: Header, challenge: Challenge, where: dict) -> list[Finding]:
@@ -102,9 +118,8 @@ def _what_of_unknown(unknown: list[int], challenge: Challenge) -> str:
     if 3 in unknown and challenge.labels.get("et") == 4:
         return ("write label 4 for the enhancing tumour; scoring passes over every value but 1, 2 and 4 without a "
                 "word, and the enhancing tumour would be empty")
-    if 4 in unknown and challenge.year == 2023:
-        return ("write label 3 for the enhancing tumour; 4 was the label until 2021 (the validation queue of 2023 changed "
-                "4 into 3, the lesion-wise scoring itself does not know it)")
+    if 4 in unknown and challenge.labels.get("et") == 3:
+        return "write label 3 for the enhancing tumour; 4 was the label until 2021, and scoring does not know it"
     return "map the labels to those of the year, as nnmiss_export_brats does; scoring passes over other values"
 
 
@@ -125,8 +140,8 @@ def _labels_in_words(challenge: Challenge) -> str:
     return ", ".join(["0", *(f"{value} ({name.upper()})" for value, name in named)])
 
 
-def reason_of(problem: Exception, path: Path) -> str:
+def reason_of(problem: Exception, path: Path | None = None) -> str:
     """A library's error in one short line, without `path`, which may be a temporary copy; of ITK's traces what follows
     the last 'ERROR:'."""
     text = " ".join(str(problem).split()).rsplit("ERROR:", maxsplit=1)[-1].strip()
-    return text.replace(str(path), "this file")[:150] or type(problem).__name__
+    return (text.replace(str(path), "this file") if path else text)[:150] or type(problem).__name__

@@ -1,10 +1,9 @@
 """Repeats the official checks of a BraTS year on a submission, a folder or an archive from anyone's software."""
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,10 +12,11 @@ from tqdm import tqdm
 from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
 from nnmiss.export.archive_reading import Submission, open_submission
-from nnmiss.export.reference_images import find_reference_images
+from nnmiss.export.bounded_threads import in_threads
+from nnmiss.export.reference_images import ReferenceImages, find_reference_images
 from nnmiss.export.rules import ERROR, RULES, WARNING, Finding, error
-from nnmiss.export.submission_images import check_image
-from nnmiss.export.submission_names import ENDING, SubmittedFile, identify_files, portal_id
+from nnmiss.export.submission_images import check_image, no_reference
+from nnmiss.export.submission_names import ENDING, SubmittedFile, by_portal_id, identify_files, portal_id
 from nnmiss.export.submission_voxels import reason_of
 
 
@@ -52,42 +52,49 @@ class Report:
                 "notes": self.notes}
 
 
-def validate_submission(path: str | Path, challenge: Challenge, references: str | Path | Mapping[str, Path] | None = None,
+def validate_submission(path: str | Path, challenge: Challenge, references: str | Path | ReferenceImages | None = None,
                         ids: Sequence[str] | None = None, num_threads: int = 1, progress: bool = False) -> Report:
     """Checks a folder, zip or tar of segmentations by the rules of `challenge`, see `rules.RULES`.
 
     Archives are read one file at a time; nothing is unpacked but into a temporary folder, under names of our own.
 
     Args:
-        references: folder of the cases' images (nnU-Net's or the official download), or case -> image. For the geometry,
-            and for the known ids where `ids` is not given.
+        references: folder of the cases' images (nnU-Net's or the official download), or what was found there. For the
+            geometry, and for the known ids where `ids` is not given.
         ids: the official cases of this submission.
         num_threads: images checked at once.
         progress: show a bar.
 
     Raises:
-        NnmissError: nothing is at `path`, it holds several submissions, `references` holds no image, or an empty list.
+        NnmissError: nothing is at `path`, it holds several submissions, `references` holds no image, an empty list, or
+            known ids of which the portal reads two as one.
     """
-    if references is not None and not isinstance(references, Mapping):
+    if references is not None and not isinstance(references, ReferenceImages):
         references = find_reference_images(references)
-    known = list(dict.fromkeys(ids)) if ids is not None else None if references is None else list(references)
+    known = list(dict.fromkeys(ids)) if ids is not None else None if references is None else list(references.found)
     if known is not None and not known:
         raise NnmissError("the list of known case ids is empty: give the official cases, or none")
     _one_submission(Path(path))
-    with open_submission(path, challenge.year) as submission:
+    with open_submission(path, challenge.portal) as submission:
         files, named = identify_files(submission, challenge, known)
-        images = {portal_id(case + ENDING, challenge) or case: image for case, image in (references or {}).items()}
+        imaged = by_portal_id(references.found if references else (), challenge)
 
         def check(file: SubmittedFile, local: Path) -> list[Finding]:
             key = portal_id(file.case + ENDING, challenge) or file.case
-            return check_image(local, challenge, images.get(key), file.case, file.shown, file.uncertainty is not None)
+            image, findings = None, []
+            if key in imaged:
+                try:
+                    image = references.of(imaged[key])
+                except NnmissError as problem:
+                    findings = [no_reference(str(problem), {"case": file.case, "file": file.shown})]
+            return findings + check_image(local, challenge, image, file.case, file.shown, file.uncertainty is not None)
 
         read = list(_check_all(submission, files, check, num_threads, progress))
         cases = sorted({file.case for file in files if file.uncertainty is None})
         report = Report(Path(path), submission.kind, challenge, cases, submission.findings + named + read)
     order = list(RULES)
     report.findings.sort(key=lambda f: (order.index(f.rule), f.severity, f.case or "", f.file or ""))
-    report.notes = _unchecked(report, known, references, images)
+    report.notes = _unchecked(report, known, references is not None, imaged)
     return report
 
 
@@ -95,7 +102,10 @@ def _check_all(submission: Submission, files: list[SubmittedFile],
                check: Callable[[SubmittedFile, Path], list[Finding]], num_threads: int,
                progress: bool) -> Iterator[Finding]:
     """Findings on all images. At most `num_threads` + 1 copies lie in the temporary folder at a time."""
-    def check_and_drop(file: SubmittedFile, local: Path) -> list[Finding]:
+    def check_and_drop(fetched: tuple[SubmittedFile, Path | Finding]) -> list[Finding]:
+        file, local = fetched
+        if isinstance(local, Finding):
+            return [replace(local, case=file.case)]
         try:
             return check(file, local)
         except Exception as problem:  # a header so broken that no check foresaw it stops only its own file
@@ -105,18 +115,12 @@ def _check_all(submission: Submission, files: list[SubmittedFile],
             if submission.archive is not None:
                 local.unlink(missing_ok=True)
 
-    waiting: deque[Future] = deque()
-    with TemporaryDirectory(prefix="nnmiss_validate_") as folder, ThreadPoolExecutor(num_threads) as pool:
-        for number, file in enumerate(tqdm(files, desc="checking", unit="file", disable=not progress)):
-            local = submission.fetch(file.member, Path(folder), number)
-            if isinstance(local, Finding):
-                yield Finding(local.rule, local.severity, file.case, local.file, local.came, local.expected, local.todo)
-                continue
-            waiting.append(pool.submit(check_and_drop, file, local))
-            while len(waiting) > num_threads:
-                yield from waiting.popleft().result()
-        for future in waiting:
-            yield from future.result()
+    with TemporaryDirectory(prefix="nnmiss_validate_") as folder:
+        fetched = ((file, submission.fetch(file.member, Path(folder), number))
+                   for number, file in enumerate(tqdm(files, desc="checking", unit="file", disable=not progress)))
+        with closing(in_threads(check_and_drop, fetched, num_threads)) as checked:
+            for _, future in checked:
+                yield from future.result()
 
 
 def _one_submission(path: Path) -> None:
@@ -134,8 +138,7 @@ def _one_submission(path: Path) -> None:
                           f"instead, as -i {listed}")
 
 
-def _unchecked(report: Report, known: list[str] | None, references: Mapping | None,
-               images: Mapping[str, Path]) -> list[str]:
+def _unchecked(report: Report, known: list[str] | None, with_images: bool, imaged: dict[str, str]) -> list[str]:
     """What the official checks look at and this one could not, in words."""
     challenge, cases, notes = report.challenge, report.cases, []
     if not cases:
@@ -145,12 +148,12 @@ def _unchecked(report: Report, known: list[str] | None, references: Mapping | No
                      "set")
     if known is None:
         notes.append("known ids and missing cases were not checked: give the images (-r) or a list (--ids)")
-    without = [c for c in cases if references is not None and (portal_id(c + ENDING, challenge) or c) not in images]
+    without = [c for c in cases if with_images and (portal_id(c + ENDING, challenge) or c) not in imaged]
     if without:
         notes.append(f"{len(without)} cases have no image to compare geometry with: {', '.join(without[:5])}"
                      f"{' ...' if len(without) > 5 else ''}")
-    if references is None and challenge.geometry == "reference":
+    if not with_images and challenge.geometry == "reference":
         notes.append("origin, spacing and direction were not compared: give the images (-r)")
-    if challenge.year <= 2020 and report.kind != "folder":
+    if not challenge.portal.archive and report.kind != "folder":
         notes.append("the portal of 2018 to 2020 (IPP) took the files; whether it takes an archive is not documented")
     return notes

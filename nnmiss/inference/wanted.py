@@ -5,8 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnmiss.atomic_files import read_json
 from nnmiss.availability import Present, subset_name
+from nnmiss.case_lists import read_case_list
 from nnmiss.errors import NnmissError, nearest_names
 
 
@@ -56,9 +56,8 @@ def wanted_cases(asked: list[str], cases: Collection[str]) -> tuple[list[str], d
     """The cases that --cases names.
 
     Args:
-        asked: names of cases, or files that list them: test_cases.json or another JSON object with "cases", a JSON list,
-            or text with one name a line (lines that begin with # are comments). A name of a case comes before a file of
-            the same name.
+        asked: names of cases, or files that list them (`read_case_list`). A name of a case comes before a file of the
+            same name.
         cases: the cases that there are.
 
     Returns:
@@ -72,7 +71,7 @@ def wanted_cases(asked: list[str], cases: Collection[str]) -> tuple[list[str], d
         if entry in cases:
             names.setdefault(entry, "")
         elif Path(entry).is_file():
-            for name in _listed(Path(entry)):
+            for name in read_case_list(entry):
                 names.setdefault(name, entry)
         elif "/" in entry or Path(entry).suffix in (".json", ".txt"):
             raise NnmissError(f"--cases: there is neither a case nor a file {entry}")
@@ -87,23 +86,3 @@ def wanted_cases(asked: list[str], cases: Collection[str]) -> tuple[list[str], d
         raise NnmissError(f"--cases: none of the {len(names)} case(s) is in the input folder, such as {first}. {hint}It "
                           f"has {', '.join(there[:3])}{f' and {len(there) - 3} more' if len(there) > 3 else ''}")
     return [case for case in cases if case in names], unknown
-
-
-def _listed(path: Path) -> list[str]:
-    """The names of cases in a file. Raises NnmissError when it holds none or something else."""
-    if path.suffix == ".json":
-        content = read_json(path, "list of cases")
-        names = content.get("cases") if isinstance(content, dict) else content
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise NnmissError(f'--cases: {path} must hold a list of case names, or an object with "cases", such a list; '
-                              "of a splits_final.json write the wanted names into a file of their own")
-    else:
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise NnmissError(f"--cases: {path} is not a readable text file ({error}): give one with one case name a "
-                              "line") from None
-        names = [line for line in lines if line and not line.startswith("#")]
-    if not names:
-        raise NnmissError(f"--cases: {path} lists no case")
-    return names
