@@ -5,8 +5,9 @@ from nnmiss.dataset_conversion import msd, open_ms, own_folder
 from nnmiss.dataset_conversion.brats import BratsConverter
 
 # A converter is a module, or an object, with DESCRIPTION, DEFAULT_ID, Options (a dataclass whose fields are its flags,
-# `overwrite` and `num_threads` among them), add_arguments(parser) and convert(sources, output, dataset_id, options) ->
-# ConversionSummary. It only finds files; checking and writing them is `raw_cases.write_raw_dataset`, the same for all.
+# `overwrite`, `num_threads` and `disable_progress_bar` among them), add_arguments(parser) and convert(sources, output,
+# dataset_id, options) -> ConversionSummary. It only finds files; checking and writing them is
+# `raw_cases.write_raw_dataset`, the same for all.
 CONVERTERS = {
     **{f"brats{year}": BratsConverter(year) for year in (2018, 2019, 2020, 2021, 2023, 2024, 2025)},
     "msd": msd,

@@ -5,10 +5,12 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nnmiss.brats_years import CHALLENGES, Challenge, find_challenge
-from nnmiss.dataset_conversion.brats_files import Download, FoundCase, merge, sort_files
+from nnmiss.dataset_conversion.brats_files import Download, FoundCase, empty_cases, merge, sort_files
 from nnmiss.dataset_conversion.brats_notes import foreign_hint, found_notes, nothing_found, year_notes
+from nnmiss.dataset_conversion.folder_names import folder_names
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
 from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase
 from nnmiss.errors import NnmissError
@@ -25,6 +27,7 @@ class Options:
         copy: "copy" or "link".
         blank_is_missing: leaves out images that hold one value only.
         num_threads: cases at once.
+        disable_progress_bar: prints none.
         overwrite: replace a data set of the same id and name.
     """
 
@@ -33,6 +36,7 @@ class Options:
     copy: str = "copy"
     blank_is_missing: bool = False
     num_threads: int = NUM_THREADS
+    disable_progress_bar: bool = False
     overwrite: bool = False
 
 
@@ -67,18 +71,19 @@ class BratsConverter:
         NnmissError when the folders hold no case of the year, and as `write_raw_dataset` does.
         """
         rules = find_challenge(self.year, options.challenge)
-        download, notes = Download(), []
-        for source in distinct_sources(sources):
-            files = nifti_files(source)
-            notes += year_notes(files, rules)
-            merge(download, sort_files(files, rules))
+        download, folders = Download(), [Path(source) for source in distinct_sources(sources)]
+        for folder in folders:
+            merge(download, sort_files(nifti_files(folder), rules))
+        empty = [case for folder in folders for case in empty_cases(folder, folder_names(folder), download, rules)]
         if not download.cases:
-            raise NnmissError(nothing_found(sources, rules, download))
+            raise NnmissError(nothing_found(sources, rules, download, empty))
+        download.cases.update({case.name: case for case in empty})
         cases = [_source_case(case, rules) for _, case in sorted(download.cases.items())]
         dataset = _raw_dataset(rules, options.name)
         summary = write_raw_dataset(dataset, cases, output, dataset_id, copy=options.copy, overwrite=options.overwrite,
                                     blank_is_missing=options.blank_is_missing, num_threads=options.num_threads,
-                                    notes=[*found_notes(download, cases, rules), *notes])
+                                    notes=[*found_notes(download, cases, rules), *year_notes(download, rules)],
+                                    disable_progress_bar=options.disable_progress_bar)
         if download.foreign:
             summary.errors.append(foreign_hint(download, rules))
         return summary
@@ -121,7 +126,7 @@ def _source_case(case: FoundCase, rules: Challenge) -> SourceCase:
     images = {m: case.files[m][0].path for m in rules.modalities if m in case.files}
     label = case.files["label"][0].path if "label" in case.files else None
     if not case.files:
-        return SourceCase(case.name, images, label, problem="; ".join(problems))
+        return SourceCase(case.name, images, label, case.unlabelled_source or case.held_out(), "; ".join(problems))
     test = case.held_out(with_source=False) if label else case.unlabelled_source or case.held_out()
     if label is None and not test:
         problems.append(f"no segmentation beside {case.any_file().path}, and neither id nor folder says that it is a "

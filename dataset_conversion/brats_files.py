@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from nnmiss.brats_years import CHALLENGES, KIND_OF, Challenge
 from nnmiss.nifti_files import NiftiFile
@@ -17,7 +18,7 @@ class FoundCase:
     """The files of one case: kind ("flair", ..., "label") -> files, normally one. problems: sentences about others.
 
     unofficial: files that were recognised by their folder's id, not by their own name. unlabelled_source: nothing in the
-    source folder it came from has a segmentation.
+    source folder it came from has a segmentation. folder: of a case without any file, its folder and those above it.
     """
 
     name: str
@@ -25,6 +26,7 @@ class FoundCase:
     problems: list[str] = field(default_factory=list)
     unofficial: list[NiftiFile] = field(default_factory=list)
     unlabelled_source: bool = False
+    folder: tuple[str, ...] = ()
 
     def any_file(self) -> NiftiFile:
         """Some file of the case."""
@@ -37,7 +39,7 @@ class FoundCase:
         """
         if re.search("Validation|Testing", self.name):
             return True
-        folders = self.any_file().folders[0 if with_source else 1:]
+        folders = (self.any_file().folders if self.files else self.folder)[0 if with_source else 1:]
         for folder in reversed([f.lower() for f in folders]):
             says = ("train" in folder, bool(HELD_OUT.search(folder)))
             if says[0] != says[1]:
@@ -46,7 +48,8 @@ class FoundCase:
 
     def grade(self) -> str | None:
         """'HGG' or 'LGG' when a folder is called so."""
-        return next((f.upper() for f in self.any_file().folders if f.upper() in ("HGG", "LGG")), None)
+        folders = self.any_file().folders if self.files else ()
+        return next((f.upper() for f in folders if f.upper() in ("HGG", "LGG")), None)
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Download:
     """What lies in the source folders: cases by id, and the NIfTI files that are none of them.
 
     wordless: id -> files that it or their folder begins with, but whose name has no known word of a modality.
-    foreign: id of another year or challenge -> which ("BraTS 2021 GLI").
+    foreign: id of another year or challenge -> which ("BraTS 2021 GLI"), only the year's that the folders state if any.
     """
 
     cases: dict[str, FoundCase] = field(default_factory=dict)
@@ -93,6 +96,24 @@ def sort_files(files: Iterable[NiftiFile], rules: Challenge) -> Download:
     return download
 
 
+def empty_cases(source: Path, folders: Iterable[tuple[str, ...]], known: Download, rules: Challenge) -> list[FoundCase]:
+    """A case with its problem for each folder that is called by an id, but of which no file is an image of that case.
+
+    folders: the names of a folder and those above it, below `source`. known: what all sources hold.
+    """
+    found: dict[str, FoundCase] = {}
+    unlabelled = not any("label" in case.files for case in known.cases.values())
+    for names in [(), *folders]:  # the source itself may be a case
+        above = (source.absolute().name, *names)
+        case, rest = _leading_id(above[-1], rules)
+        if case and not rest and case not in known.cases and case not in found:
+            path = source.joinpath(*names)
+            problem = (f"none of the NIfTI files in {path} has a name that tells a modality" if case in known.wordless
+                       else f"its folder {path} holds no .nii or .nii.gz file: unpack or download it again")
+            found[case] = FoundCase(case, problems=[problem], unlabelled_source=unlabelled, folder=above)
+    return list(found.values())
+
+
 def merge(download: Download, one: Download) -> None:
     """Adds to `download` what another source folder holds."""
     for name, case in one.cases.items():
@@ -113,9 +134,18 @@ def _note_unused(download: Download, file: NiftiFile, rules: Challenge) -> None:
     for name in (file.name, *reversed(file.folders)):
         case, others = _foreign_id(name)
         if case and rules not in others:
-            download.foreign[case] = others
+            years = set(map(stated_year, file.folders))
+            stated = [other for other in others if other.year in years]
+            download.foreign[case] = stated or others
             return
     download.unused.append(file)
+
+
+@cache
+def stated_year(folder: str) -> int | None:
+    """2023 for BraTS2023-GLI-TrainingData; None for folders that say no year, or are called by a case's id."""
+    match = re.search(r"brats\D*(20[12]\d)(?!\d)", folder, re.IGNORECASE)
+    return int(match[1]) if match and not _foreign_id(folder)[0] else None
 
 
 def _leading_id(name: str, rules: Challenge) -> tuple[str | None, str]:

@@ -1,6 +1,7 @@
 """Checks the files of one source case, then writes them as nnU-Net's channel files and label."""
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -39,10 +40,14 @@ class CaseSettings:
 
 @dataclass(frozen=True)
 class WrittenCase:
-    """Modalities whose files were written, and those whose images hold one value only."""
+    """Modalities whose files were written, those whose images hold one value only, and why images were not linked.
+
+    unlinked: a reason for each image that was copied though a hard link was asked for.
+    """
 
     modalities: list[str]
     blank: list[str]
+    unlinked: list[str]
 
 
 def write_case(folder: Path, dataset: RawDataset, case: SourceCase, settings: CaseSettings) -> WrittenCase:
@@ -69,14 +74,15 @@ def write_case(folder: Path, dataset: RawDataset, case: SourceCase, settings: Ca
 
     part = "Ts" if case.test else "Tr"
     (folder / f"images{part}").mkdir(exist_ok=True)
+    refusals = []
     for modality in kept:
         target = folder / f"images{part}" / f"{case.name}_{dataset.modalities.index(modality):04d}.nii.gz"
-        _write_image(case.images[modality], volumes.get(modality), target, settings)
+        refusals.append(_write_image(case.images[modality], volumes.get(modality), target, settings))
     if label:
         (folder / f"labels{part}").mkdir(exist_ok=True)
         label = resample_label(label, settings.spacing_mm) if settings.spacing_mm else label
         nib.save(label, folder / f"labels{part}" / f"{case.name}.nii.gz")
-    return WrittenCase(kept, blank)
+    return WrittenCase(kept, blank, [reason for reason in refusals if reason])
 
 
 def _volumes(case: SourceCase) -> dict[str, bytes]:
@@ -98,8 +104,8 @@ def _checked_images(case: SourceCase, volumes: dict[str, bytes]) -> tuple[list[t
     return grids, blank
 
 
-def _write_image(source: Path, volume: bytes | None, target: Path, settings: CaseSettings) -> None:
-    """Brings an image to `target`, its header untouched unless it is resampled."""
+def _write_image(source: Path, volume: bytes | None, target: Path, settings: CaseSettings) -> str | None:
+    """Brings an image to `target`, its header untouched unless it is resampled. Returns why it could not be linked."""
     if settings.spacing_mm:
         image = as_image(volume, source) if volume else read_nifti(source)
         nib.save(resample_image(image, settings.spacing_mm), target)
@@ -108,7 +114,9 @@ def _write_image(source: Path, volume: bytes | None, target: Path, settings: Cas
     elif settings.copy == "link":
         try:
             os.link(source.resolve(), target)
-        except OSError:  # another file system, or one that has no hard links or forbids this one
+        except OSError as error:  # another file system, or one that has no hard links or forbids this one
             shutil.copyfile(source, target)
+            return "cannot cross file systems" if error.errno == errno.EXDEV else f"were refused ({error.strerror})"
     else:
         shutil.copyfile(source, target)
+    return None

@@ -31,12 +31,14 @@ class Options:
         name: of the data set; None is the task's, as in Dataset830_BrainTumour.
         blank_is_missing: leaves out channels that hold one value only.
         num_threads: cases at once.
+        disable_progress_bar: prints none.
         overwrite: replace a data set of the same id and name.
     """
 
     name: str | None = None
     blank_is_missing: bool = False
     num_threads: int = NUM_THREADS
+    disable_progress_bar: bool = False
     overwrite: bool = False
 
 
@@ -90,7 +92,8 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
         description=str(task.content.get("description", "")), label_map={source_ids[n]: names[n] for n in names},
         extra={**extra, **{key: task.content[key] for key in ("reference", "licence", "release") if key in task.content}})
     return write_raw_dataset(dataset, cases, output, dataset_id, overwrite=options.overwrite, notes=notes,
-                             blank_is_missing=options.blank_is_missing, num_threads=options.num_threads)
+                             blank_is_missing=options.blank_is_missing, num_threads=options.num_threads,
+                             disable_progress_bar=options.disable_progress_bar)
 
 
 def find_task(source: str | os.PathLike) -> Path:

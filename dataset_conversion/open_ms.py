@@ -39,6 +39,7 @@ class Options:
         copy: "copy" or "link".
         demo_split: write splits_final.json with one fold per training patient, validated on it.
         num_threads: patients at once.
+        disable_progress_bar: prints none.
         overwrite: replace a data set of the same id and name.
     """
 
@@ -49,6 +50,7 @@ class Options:
     copy: str = "copy"
     demo_split: bool = False
     num_threads: int = NUM_THREADS
+    disable_progress_bar: bool = False
     overwrite: bool = False
 
 
@@ -87,7 +89,8 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
     )
     return write_raw_dataset(dataset, cases.values(), output, dataset_id, copy=options.copy,
                              spacing_mm=_three(options.spacing_mm), leave_one_out=options.demo_split,
-                             overwrite=options.overwrite, num_threads=options.num_threads)
+                             overwrite=options.overwrite, num_threads=options.num_threads,
+                             disable_progress_bar=options.disable_progress_bar)
 
 
 def find_patients(sources: Sequence[str | os.PathLike]) -> dict[str, SourceCase]:

@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nnmiss.brats_years import canonical_label
 from nnmiss.dataset_conversion.file_patterns import find_pattern_files, parse_pattern
+from nnmiss.dataset_conversion.folder_names import folder_names
 from nnmiss.dataset_conversion.label_choice import parse_labels, parse_regions
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
 from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase, shortened
@@ -32,6 +35,7 @@ class Options:
         copy: "copy" or "link".
         blank_is_missing: leaves out images that hold one value only.
         num_threads: cases at once.
+        disable_progress_bar: prints none.
         overwrite: replace a data set of the same id and name.
     """
 
@@ -44,6 +48,7 @@ class Options:
     copy: str = "copy"
     blank_is_missing: bool = False
     num_threads: int = NUM_THREADS
+    disable_progress_bar: bool = False
     overwrite: bool = False
 
 
@@ -91,8 +96,12 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
     used = {file.path for by_case in found.values() for several in by_case.values() for file in several}
     unused = [file.relative for file in files if file.path not in used]
     notes = [f"{len(unused)} NIfTI files match no pattern and were not used: {shortened(unused, 5)}"] if unused else []
+    empty = _empty_folders(sources, wanted.values(), {case.name for case in cases})
+    if empty:
+        notes.append(f"where the patterns expect a case, there are folders without any of its files: {shortened(empty)}")
     return write_raw_dataset(dataset, cases, output, dataset_id, copy=options.copy, overwrite=options.overwrite,
-                             blank_is_missing=options.blank_is_missing, num_threads=options.num_threads, notes=notes)
+                             blank_is_missing=options.blank_is_missing, num_threads=options.num_threads, notes=notes,
+                             disable_progress_bar=options.disable_progress_bar)
 
 
 def _modality_patterns(modalities: Sequence[str]) -> dict[str, str]:
@@ -132,6 +141,14 @@ def _labels(options: Options) -> tuple[dict[int, int], dict, dict]:
         extra["brats"] = {"label_names": dict(zip(canonical, ours.values()))}
     entries = {region: sorted(ours[name] for name in members) for region, members in regions.items()}
     return label_map, {"background": 0, **entries}, extra
+
+
+def _empty_folders(sources: Sequence[str | os.PathLike], patterns: Iterable[str], known: set[str]) -> list[str]:
+    """Folders that are called as a pattern's folder of a case ({case}, sub-{case}), but of whose case nothing was found."""
+    forms = [parse_pattern(whole[0]) for whole in (re.match(r"[^{]*\{case\}[^/]*(?=/)", p) for p in patterns) if whole]
+    names = ["/".join(names) for source in distinct_sources(sources) for names in folder_names(Path(source))]
+    matches = {name: [match["case"] for form in forms if (match := form.fullmatch(name))] for name in names}
+    return [name for name, cases in matches.items() if cases and not known.intersection(cases)]
 
 
 def _cases(found: dict[str, dict[str, list[NiftiFile]]], modalities: list[str],

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -24,20 +24,22 @@ MAX_REASONS = 10  # of cases that failed, printed when all did
 def write_raw_dataset(dataset: RawDataset, cases: Iterable[SourceCase], output: str | os.PathLike, dataset_id: int, *,
                       copy: str = "copy", spacing_mm: tuple[float, float, float] | None = None,
                       leave_one_out: bool = False, overwrite: bool = False, blank_is_missing: bool = False,
-                      num_threads: int = NUM_THREADS, notes: Sequence[str] = ()) -> ConversionSummary:
+                      num_threads: int = NUM_THREADS, notes: Sequence[str] = (),
+                      disable_progress_bar: bool = False) -> ConversionSummary:
     """Writes `output`/DatasetXXX_Name from `cases`; a bad case is left out and named, the others are written.
 
     Memory holds one image per thread, however many cases there are.
 
     Args:
-        copy: "copy" or "link" (hard links; a file is copied where the file system refuses one). Files that are not
-            gzip are compressed, header and voxels as they are. Labels are always written anew, as uint8.
+        copy: "copy" or "link" (hard links; a file is copied where the file system refuses one, which is noted). Files that
+            are not gzip are compressed, header and voxels as they are. Labels are always written anew, as uint8.
         spacing_mm: resamples every case to this voxel size (`nnmiss.dataset_conversion.resample`).
         leave_one_out: writes splits_final.json, one fold per training case that validates on it alone.
         overwrite: replaces a data set of the same id and name.
         blank_is_missing: leaves out images that hold one value only; without it they are only noted.
         num_threads: cases read and written at once.
         notes: the converter's own, put before those that arise here.
+        disable_progress_bar: prints none.
 
     Returns:
         the summary; `failed` is empty when everything was converted.
@@ -50,11 +52,13 @@ def write_raw_dataset(dataset: RawDataset, cases: Iterable[SourceCase], output: 
         raise NnmissError(f"-np takes a number of threads, 1 or more, got {num_threads}")
     cases = list(cases)
     blank: list[str] = []
+    unlinked: Counter[str] = Counter()
     with new_dataset_folder(output, dataset_id, dataset.name, overwrite) as (temporary, final):
         summary = ConversionSummary(final, dataset.modalities, {}, {}, {}, notes=list(notes))
         write = partial(write_case, temporary, dataset, settings=CaseSettings(copy, spacing_mm, blank_is_missing))
         with closing(_in_threads(write, cases, num_threads)) as done:  # on any error no thread goes on writing
-            for case, future in tqdm(done, desc="converting", unit="case", total=len(cases)):
+            for case, future in tqdm(done, desc="converting", unit="case", total=len(cases),
+                                     disable=disable_progress_bar):
                 try:
                     result = future.result()
                 except NnmissError as error:
@@ -62,12 +66,13 @@ def write_raw_dataset(dataset: RawDataset, cases: Iterable[SourceCase], output: 
                     continue
                 (summary.test if case.test else summary.training)[case.name] = result.modalities
                 blank += [f"{case.name} {modality}" for modality in result.blank]
+                unlinked.update(result.unlinked)
         _refuse_empty(summary, cases)
         if leave_one_out:
             summary.splits = leave_one_out_splits(list(summary.training))
             write_json(temporary / "splits_final.json", summary.splits)
         write_json(temporary / "dataset.json", _dataset_json(dataset, len(summary.training)))
-    summary.notes += _closing_notes(summary, blank, blank_is_missing)
+    summary.notes += _closing_notes(summary, blank, blank_is_missing, unlinked)
     return summary
 
 
@@ -101,8 +106,10 @@ def _refuse_empty(summary: ConversionSummary, cases: Sequence[SourceCase]) -> No
     raise NnmissError(f"no training case could be converted, so nothing was written{''.join(reasons[:MAX_REASONS])}{more}")
 
 
-def _closing_notes(summary: ConversionSummary, blank: list[str], blank_is_missing: bool) -> list[str]:
-    notes = []
+def _closing_notes(summary: ConversionSummary, blank: list[str], blank_is_missing: bool,
+                   unlinked: Counter[str]) -> list[str]:
+    notes = [f"{count} image{'s were' if count > 1 else ' was'} copied, as hard links {reason}"
+             for reason, count in unlinked.items()]
     if blank:
         what = "were left out" if blank_is_missing else "were kept; --blank_is_missing leaves them out"
         notes.append(f"images that hold one value only {what}: {shortened(blank)}")

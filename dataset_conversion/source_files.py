@@ -24,9 +24,14 @@ NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # how such a h
 
 
 def read_content(path: Path) -> bytes:
-    """The bytes of a NIfTI file, uncompressed, read to the last one. Raises NnmissError for a truncated or absent file."""
+    """The bytes of a NIfTI file, uncompressed, read to the last one.
+
+    Raises NnmissError for a truncated, empty or absent file.
+    """
     try:
         content = path.read_bytes()
+        if not content:
+            raise NnmissError(f"{path} is empty (0 bytes): download it again, or take the file away")
         return gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
     except FileNotFoundError:
         raise NnmissError(f"{path} does not exist") from None
@@ -124,7 +129,7 @@ def check_geometry(files: Iterable[tuple[Path, VoxelGrid]]) -> None:
     """Raises NnmissError, naming both files, unless all share a grid, with the tolerance of all of nnmiss."""
     (first_path, first), *others = files
     for path, grid in others:
-        difference = grid_difference(first, grid)
+        difference = grid_difference(grid, first, (path.name, first_path.name))
         if difference:
             raise NnmissError(f"{path.name} is not on the grid of {first_path.name}, {difference}: all files of a case "
                               "must be on one (co-register and resample them)")

@@ -18,8 +18,9 @@ def read_case_list(path: str | Path) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
-        raise NnmissError(f"list of cases {path} is not a readable text file ({problem}): give one case name a line, or "
-                          "a JSON list") from None
+        why = problem.strerror if isinstance(problem, OSError) else "not UTF-8"
+        raise NnmissError(f"list of cases {path} is not a readable text file ({why}): give one case name a line, or a JSON "
+                          "list") from None
     if text.lstrip().startswith(("[", "{")):
         try:
             names = json.loads(text)

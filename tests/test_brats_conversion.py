@@ -1,6 +1,7 @@
 """BraTS converters: the downloads of every year become raw data sets with regions; bad cases are named."""
 from __future__ import annotations
 
+import errno
 import gzip
 import re
 import shutil
@@ -121,7 +122,8 @@ def test_many_gaps_are_counted_not_listed(tmp_path, run):
 BAD_CASES = {
     "truncated": (lambda f: (f / "BraTS2021_00001_t1.nii.gz").write_bytes(
         (f / "BraTS2021_00001_t1.nii.gz").read_bytes()[:-30]), "_00001_t1.nii.gz cannot be read as NIfTI"),
-    "empty": (lambda f: (f / "BraTS2021_00001_t2.nii.gz").write_bytes(b""), "_t2.nii.gz cannot be read as NIfTI"),
+    "empty": (lambda f: (f / "BraTS2021_00001_t2.nii.gz").write_bytes(b""),
+              r"_t2.nii.gz is empty \(0 bytes\): download"),
     "two files": (lambda f: shutil.copy(f / "BraTS2021_00001_t1.nii.gz", f / "BraTS2021_00001_t1w.nii.gz"), "two files"),
     "twice": (lambda f: shutil.copytree(f, f.parent / "copy" / f.name), "the case is there twice"),
     "wrong folder": (lambda f: (f / "BraTS2021_00001_t1.nii.gz").rename(
@@ -130,7 +132,9 @@ BAD_CASES = {
                     r"label values \[3\].*BraTS 2021"),
     "NaN": (lambda f: save(f / "BraTS2021_00001_t1.nii.gz", np.full((6, 6, 6), np.nan)), "NaN"),
     "half a voxel": (lambda f: save(f / "BraTS2021_00001_seg.nii.gz", np.full((6, 6, 6), 0.5)), r"label values \[0.5\]"),
-    "other grid": (lambda f: save(f / "BraTS2021_00001_t1.nii.gz", np.ones((6, 6, 6)), np.eye(4)), "is not on the grid of"),
+    "other grid": (lambda f: save(f / "BraTS2021_00001_t1.nii.gz", np.ones((6, 6, 6)), np.eye(4)),
+                   r"t1.nii.gz is not on the grid of \S+flair.nii.gz, affines differ: .*origin \(0, 0, 0\) against "
+                   r"\(0, 239, 0\) mm.*\(\S+t1.nii.gz against \S+flair.nii.gz\)"),
     "NaN affine": (lambda f: save(f / "BraTS2021_00001_t1.nii.gz", np.ones((6, 6, 6)), np.array(
         [[1, 0, 0, np.nan], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])),
                    "_t1.nii.gz has NaN or infinite numbers in the affine"),
@@ -167,6 +171,27 @@ def test_links_and_blank_images(tmp_path):
     left = convert(tmp_path / "in", tmp_path, 2021, blank_is_missing=True, overwrite=True)
     assert left.training["BraTS2021_00001"] == ["flair", "t1", "t1ce"]
     assert len(files(left.folder / "imagesTr")) == 11
+
+
+@pytest.mark.parametrize("number, told", [(errno.EXDEV, "cannot cross file systems"), (errno.EPERM, "were refused (why)")])
+def test_links_that_cannot_be_made_are_copies_and_noted_once(tmp_path, monkeypatch, number, told):
+    def refuse(*_):
+        raise OSError(number, "why")
+
+    make_brats_folder(tmp_path / "in", 2021, num_training=2, num_validation=0, shape=(6, 6, 6))
+    monkeypatch.setattr("os.link", refuse)
+    summary = convert(tmp_path / "in", tmp_path, 2021, copy="link")
+    assert [note for note in summary.notes if "copied" in note] == [f"8 images were copied, as hard links {told}"]
+    assert len(files(summary.folder / "imagesTr")) == 8 and not summary.failed
+    monkeypatch.undo()
+    linked = convert(tmp_path / "in", tmp_path, 2021, copy="link", overwrite=True)
+    assert not any("copied" in note for note in linked.notes)
+
+
+def test_no_progress_bar_when_none_is_wanted(tmp_path, run):
+    make_brats_folder(tmp_path / "in", 2021, shape=(6, 6, 6))
+    assert "converting" in run("brats2021", "-i", tmp_path / "in", "-o", tmp_path / "a").stderr
+    assert run("brats2021", "-i", tmp_path / "in", "-o", tmp_path / "b", "--disable_progress_bar").stderr == ""
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):

@@ -167,9 +167,9 @@ def shifted(mm: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("labels, affine, what", [
-    (np.zeros((7, 6, 4), np.uint8), AFFINE, "shapes differ"),
+    (np.zeros((7, 6, 4), np.uint8), AFFINE, r"shapes differ: \(7, 6, 4\) against \(7, 6, 5\)"),
     (np.zeros(SHAPE, np.uint8), shifted(0.5), "0.5 mm apart"),
-    (np.zeros(SHAPE, np.uint8), AFFINE @ np.diag([1.1, 1, 1, 1]), "spacing"),
+    (np.zeros(SHAPE, np.uint8), AFFINE @ np.diag([1.1, 1, 1, 1]), r"spacing \(1.1, 1, 1\) against \(1, 1, 1\)"),
     (np.zeros((*SHAPE, 2), np.uint8), AFFINE, "not a three-dimensional image"),
     (np.full(SHAPE, 0.5, np.float32), AFFINE, "not whole numbers"),
     (np.full(SHAPE, 9, np.int16), AFFINE, r"holds \[9\], which dataset.json does not name"),
@@ -236,11 +236,14 @@ def test_damaged_files_images_and_records_are_named(made, tmp_path):
 def test_ids_of_another_form(made, tmp_path):
     _, dataset_json, cases = made
     challenge = find_challenge(2020)
-    manifest = export(tmp_path, challenge, dataset_json)
-    assert r"BraTS20_(Training|Validation|Testing)_\d{3}" in reason(manifest, cases[0])
+    with pytest.raises(NnmissError, match=r"none of the 2 .* ids are of BraTS 2021 GLI \(--year 2021\), not of BraTS 2020"):
+        export(tmp_path, challenge, dataset_json)
     assert not (tmp_path / "out").exists(), "nothing exported, nothing written"
     manifest = export(tmp_path, challenge, dataset_json, any_id=True)
     assert manifest["any_id"] and not manifest["failures"] and any("--any_id" in note for note in manifest["notes"])
+    predict(tmp_path / "pred", "anna", labels_of(challenge))
+    reason_of_one = reason(export(tmp_path, made[0], dataset_json, overwrite=True), "anna")
+    assert "no case id of BraTS 2021 GLI, as BraTS2021_NNNNN (N is a digit)" in reason_of_one
 
 
 @pytest.mark.parametrize("replace, official", [("ncr", 1), ("background", 0)])
@@ -273,7 +276,8 @@ def test_output_is_replaced_only_where_it_is_an_export(made, tmp_path):
         export(tmp_path, challenge, dataset_json)
     export(tmp_path, challenge, dataset_json, overwrite=True)
     assert (tmp_path / "out" / "submission.zip").read_bytes() == first, "the same predictions give the same zip"
-    export(tmp_path, find_challenge(2020), dataset_json, overwrite=True)
+    with pytest.raises(NnmissError, match="of BraTS 2021"):
+        export(tmp_path, find_challenge(2020), dataset_json, overwrite=True)
     assert (tmp_path / "out" / "submission.zip").read_bytes() == first, "a failed export leaves the earlier one"
     (tmp_path / "pred" / "t1").mkdir()
     for file in tmp_path.glob("pred/*.nii.gz"):

@@ -88,6 +88,7 @@ def test_images_of_raw_folders_and_odd_copies(tmp_path):
     images = find_reference_images(tmp_path)
     with pytest.raises(NnmissError, match=r"it has images in .*again and in .*imagesTs"):
         images.of("case_0001")
+    assert images.demanded == ["BraTS2021_00495"], "the others have a segmentation"
     assert images.of("BraTS2021_00495").is_file()
 
 

@@ -13,6 +13,7 @@ import pytest
 from brats_folders import content, convert, files, make_brats_folder, run_converter, save
 
 from nnmiss.brats_years import FILE_KINDS
+from nnmiss.dataset_conversion.brats_files import stated_year
 from nnmiss.errors import NnmissError
 
 FOUR = ["flair", "t1", "t1ce", "t2"]
@@ -114,17 +115,70 @@ def test_downloads_of_another_year_or_challenge_are_told(tmp_path, run):
     make_brats_folder(tmp_path / "met", 2023, "MET", shape=(6, 6, 6))
     with pytest.raises(NnmissError, match=r"convert with brats2023 --challenge MET$"):
         convert(tmp_path / "met", tmp_path, 2023)
-    with pytest.raises(NnmissError, match="convert with brats2023 --challenge MET or brats2024 --challenge MET or"):
-        convert(tmp_path / "met", tmp_path, 2021)
+    make_brats_folder(tmp_path / "other", 2024, "PED", shape=(6, 6, 6))
+    for year in (2020, 2023):  # the year that the folder states, not the converter's
+        with pytest.raises(NnmissError, match=r"convert with brats2024 --challenge PED$"):
+            convert(tmp_path / "other", tmp_path, year)
+    (tmp_path / "other" / "BraTS2024-BraTS-PED-TrainingData").rename(tmp_path / "plain")
+    with pytest.raises(NnmissError, match=r"convert with brats2023 --challenge PED or brats2024 --challenge PED or "
+                                          r"brats2025 --challenge PED: their ids do not tell the year$"):
+        convert(tmp_path / "plain", tmp_path, 2023)
 
 
 def test_pediatric_cases_of_2023_given_to_2024_are_pointed_out(tmp_path):
     """The ids are alike, but 1 was necrosis and became enhancing tumour: only the folder's name can tell."""
     make_brats_folder(tmp_path / "in", 2023, "PED", shape=(6, 6, 6))
     summary = convert(tmp_path / "in", tmp_path, 2024, challenge="PED")
-    assert any("says 2023" in note and "right converter" in note for note in summary.notes)
-    make_brats_folder(tmp_path / "gli", 2023, shape=(6, 6, 6))  # here 2024 only adds a label
-    assert not any("says 2023" in note for note in convert(tmp_path / "gli", tmp_path / "g", 2024).notes)
+    assert any("say 2023" in note and "right converter" in note for note in summary.notes)
+    assert any("its labels were {1: 'ncr'" in note for note in summary.notes)
+
+
+def test_folders_of_another_year_are_noted_once_where_ids_do_not_tell_it(tmp_path):
+    make_brats_folder(tmp_path / "gli", 2023, shape=(6, 6, 6))  # 2024 and 2025 only add a label
+    for year in (2024, 2025):
+        (note,) = [n for n in convert(tmp_path / "gli", tmp_path / str(year), year).notes if "2023" in n]
+        assert "BraTS2023-GLI-Challenge-TrainingData, ASNR-MICCAI-BraTS2023-GLI-Challenge-ValidationData say 2023" in note
+        assert f"converted as BraTS {year} GLI" in note and "labels" not in note
+    assert not any("2023" in note for note in convert(tmp_path / "gli", tmp_path / "right", 2023).notes)
+    make_brats_folder(tmp_path / "BraTS2025", 2020, shape=(6, 6, 6))  # an id that tells the year
+    assert not any("2025" in note for note in convert(tmp_path / "BraTS2025", tmp_path / "old", 2020).notes)
+
+
+def test_years_that_folders_state():
+    told = {"ASNR-MICCAI-BraTS2023-GLI": 2023, "MICCAI_BraTS_2018_Data_Training": 2018, "BraTS-PEDs-v1": None, "2024": None,
+            "BraTS-MEN-RT-2024-1": None, "BraTS2021_00000": None, "BraTS20_Training_001": None, "brats20231": None}
+    assert {folder: stated_year(folder) for folder in told} == told
+
+
+@pytest.mark.parametrize("leave, message", [
+    (lambda folder: [p.unlink() for p in folder.iterdir()], r"its folder \S+/Bra\S+ holds no \.nii or \.nii\.gz file"),
+    (lambda folder: [p.rename(folder / "README.txt") for p in folder.iterdir()], "holds no"),
+    (lambda folder: [p.rename(folder / f"{p.name[:-7]}_brain.nii.gz") for p in folder.iterdir()],
+     "none of the NIfTI files in .* has a name that tells a modality")])
+@pytest.mark.parametrize("year", [2018, 2020, 2023])
+def test_a_case_of_which_only_the_folder_is_there_is_an_error(tmp_path, run, year, leave, message):
+    cases = list(make_brats_folder(tmp_path / "in", year, shape=(6, 6, 6)))
+    for lost in (cases[1], cases[-1]):
+        leave(next((tmp_path / "in").rglob(lost)))
+    done = run(f"brats{year}", "-i", tmp_path / "in", "-o", tmp_path / "raw")
+    assert done.returncode == 1 and "training cases: 2" in done.stdout and "\ntest cases: 1" in done.stdout
+    told = re.findall(r"error: (\S+) was not converted: (.*)", done.stderr)
+    assert [case for case, _ in told] == sorted([cases[1], cases[-1]]) and all(re.search(message, why) for _, why in told)
+
+
+def test_empty_folders_beside_test_cases_alone_and_beside_nothing_and_beside_the_case_elsewhere(tmp_path):
+    make_brats_folder(tmp_path / "in", 2020, num_training=0, shape=(6, 6, 6))
+    (tmp_path / "in" / "BraTS20_Validation_009").mkdir()
+    only_test = convert(tmp_path / "in", tmp_path, 2020)
+    assert list(only_test.failed) == ["BraTS20_Validation_009"] and len(only_test.test) == 2
+    (tmp_path / "in" / "copy" / "BraTS20_Validation_001").mkdir(parents=True)
+    assert list(convert(tmp_path / "in", tmp_path / "2", 2020).failed) == ["BraTS20_Validation_009"]
+    (tmp_path / "in" / "BraTS20_Validation_009").rename(tmp_path / "BraTS20_Validation_008")  # itself given as a source
+    alone = convert([tmp_path / "in", tmp_path / "BraTS20_Validation_008"], tmp_path / "4", 2020)
+    assert list(alone.failed) == ["BraTS20_Validation_008"]
+    (tmp_path / "bare" / "BraTS20_Training_001").mkdir(parents=True)
+    with pytest.raises(NnmissError, match=r"only folders of cases .*BraTS20_Training_001.*download them again"):
+        convert(tmp_path / "bare", tmp_path / "3", 2020)
 
 
 def test_sources_that_are_no_download(tmp_path, run):

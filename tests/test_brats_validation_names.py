@@ -33,7 +33,9 @@ def test_names_of_another_year_say_which(tmp_path):
     submission(tmp_path, small(2021))
     report = validate_submission(tmp_path / "sub", small(2023))
     assert {f.rule for f in report.errors} == {"name", "labels"}
-    assert "it is one of BraTS 2021 GLI" in report_text(report)
+    assert "it is one of BraTS 2021 GLI (--year 2021)" in report_text(report)
+    with pytest.raises(NnmissError, match=r"known ids, as BraTS2021_00001, are of BraTS 2021 GLI .*, not of BraTS 2023 GLI"):
+        validate_submission(tmp_path / "sub", small(2023), tmp_path / "images")
 
 
 @pytest.mark.parametrize(("year", "severity"), [(2020, "warning"), (2021, "error"), (2024, "error")])
@@ -60,6 +62,22 @@ def test_unknown_missing_and_doubled_cases(tmp_path, year):
     report = validate_submission(packed(tmp_path / "sub", "zip"), challenge, ids=cases)
     assert broken(report) == {("duplicate", "error", cases[0]),
                               ("archive", "error" if year == 2020 else "warning", None)}
+    (twice,) = (f for f in report.findings if f.rule == "duplicate")
+    assert all(path in twice.came for path in (f"again/{cases[0]}.nii.gz", f"and {cases[0]}.nii.gz"))
+
+
+def test_training_cases_of_a_download_are_not_demanded(tmp_path):
+    challenge = small(2021)
+    cases = submission(tmp_path, challenge)
+    save(labels_of(challenge), tmp_path / "images" / cases[0] / f"{cases[0]}_seg.nii.gz")
+    (tmp_path / "sub" / f"{cases[0]}.nii.gz").unlink()
+    assert validate_submission(tmp_path / "sub", challenge, tmp_path / "images").findings == []
+    report = validate_submission(tmp_path / "sub", challenge, tmp_path / "images", ids=cases)
+    assert broken(report) == {("missing-case", "error", cases[0])}
+    for case in cases[1:]:
+        save(labels_of(challenge), tmp_path / "images" / case / f"{case}_seg.nii.gz")
+    report = validate_submission(tmp_path / "sub", challenge, tmp_path / "images")
+    assert report.findings == [] and "missing cases were not checked" in report.notes[-1]
 
 
 def test_the_same_digits_are_the_same_case(tmp_path):

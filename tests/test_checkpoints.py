@@ -11,6 +11,7 @@ import torch
 from nnmiss.atomic_files import replacing
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import plain, read_checkpoint, write_checkpoint
+from nnmiss.inference.predictor import MissingModalityPredictor
 
 
 class Malicious:
@@ -76,3 +77,16 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path):
         raise KeyboardInterrupt
     assert read_checkpoint(tmp_path / "c.pth")["epoch"] == 1
     assert [f.name for f in tmp_path.iterdir()] == ["c.pth"]
+
+
+def test_a_model_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    predictor = MissingModalityPredictor(device=torch.device("cpu"))
+    absent = tmp_path / "Dataset801_X" / "nnMissTrainerMetaKD__nnMissPlans__3d_fullres"
+    with pytest.raises(NnmissError, match=f"no trained model in {absent}: nothing was trained for this data set"):
+        predictor.initialize_from_folder(absent, None, "checkpoint_final.pth", None)
+    for name in ("nnMissTrainerMetaKD__nnMissSmallPlans-a__3d_fullres", "nnMissTrainerLCKD__nnMissPlans__3d_fullres"):
+        (absent.parent / name / "fold_0").mkdir(parents=True)
+    (absent.parent / "crossval__results__folder").mkdir()
+    with pytest.raises(NnmissError, match=r"check -m, -p, --tag and -c.*: nnMissTrainerLCKD__nnMissPlans__3d_fullres, "
+                                          r"nnMissTrainerMetaKD__nnMissSmallPlans-a__3d_fullres$"):
+        predictor.initialize_from_folder(absent, None, "checkpoint_final.pth", None)

@@ -225,6 +225,7 @@ def test_every_converter_has_the_parts_the_command_needs():
     for module in CONVERTERS.values():
         assert module.DESCRIPTION and 1 <= module.DEFAULT_ID <= 999
         assert callable(module.add_arguments) and callable(module.convert) and module.Options().overwrite is False
+        assert module.Options().disable_progress_bar is False
 
 
 def test_the_command_lists_and_names_the_nearest_and_needs_a_folder(source, tmp_path, run):
@@ -237,6 +238,13 @@ def test_the_command_lists_and_names_the_nearest_and_needs_a_folder(source, tmp_
     assert absent.returncode == 1 and "does not exist" in absent.stderr
     empty = run("open_ms", "-i", tmp_path / "open_ms" / "scripts", "-o", tmp_path)
     assert empty.returncode == 1 and "no patients in" in empty.stderr
+
+
+@pytest.mark.parametrize("name", list(CONVERTERS))
+def test_a_wrong_flag_shows_the_converters_own_usage(name, run):
+    wrong = run(name, "-i", "x", *(["--modality", "t1={case}.nii"] if name == "folder" else []), "--spacings", 2)
+    assert wrong.returncode == 2 and f"usage: nnmiss_convert_dataset {name} " in wrong.stderr
+    assert "unrecognized arguments: --spacings 2" in wrong.stderr
 
 
 def test_the_command_says_what_lacks_which_modality(source, tmp_path, run):

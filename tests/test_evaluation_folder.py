@@ -333,6 +333,33 @@ def test_dataset_is_found_by_id_and_name_in_raw_then_preprocessed(folders, monke
             command.dataset_json_of(unknown, "unused")
 
 
+def test_without_a_data_set_the_folder_of_predictions_must_be_there_and_be_the_whole_one(folders):
+    pred = folders / "pred"
+    with pytest.raises(NnmissError, match=r"prediction folder .*none does not exist: give the folder that nnmiss_predict"):
+        command.dataset_json_of(None, pred / "none")
+    with pytest.raises(NnmissError, match=r"prediction folder .*dataset\.json is a file"):
+        command.dataset_json_of(None, pred / "dataset.json")
+    with pytest.raises(NnmissError, match=f"one in the folder above, as if t2 held a single subset: give {pred}, or"):
+        command.dataset_json_of(None, pred / "t2")
+    with pytest.raises(NnmissError, match=r"dataset\.json not found: name the data set with -d"):
+        command.dataset_json_of(None, folders / "gt")
+
+
+@pytest.mark.parametrize("count, has, errors", [
+    (1, "1 prediction has no CASE.json", "1 error: what it names is not in the results"),
+    (2, "2 predictions have no CASE.json", "2 errors: what they name is not in the results")])
+def test_one_is_no_plural(folders, monkeypatch, capsys, count, has, errors):
+    flat = folders / "flat"
+    for case in "ab"[:count]:
+        save(ball(), flat / f"{case}.nii.gz")
+        save(ball(), flat / f"unknown_{case}.nii.gz")
+        (flat / f"unknown_{case}.json").write_text('{"modalities_used": ["t2"]}')
+    (flat / "dataset.json").write_text(json.dumps(DATASET))
+    assert run(monkeypatch, "-gt", folders / "gt", "-pred", flat, "-o", folders / "out") == 1
+    out = capsys.readouterr()
+    assert f"note: {has}" in out.out and errors in out.err
+
+
 def test_compare_writes_ranks_tests_and_conventions_must_agree(folders, monkeypatch, capsys):
     arguments = ["-gt", folders / "gt", "-pred", folders / "pred"]
     for case, shift in (("a", 0), ("b", 2), ("c", 1)):
@@ -443,7 +470,8 @@ def test_suppressed_tumour_becomes_necrosis_where_labels_are_evaluated_one_by_on
     (["--et_min_voxels", 500, "--et_replace", "ncr"], {"background": 0, "lesion": [1, 2, 3], "ET": 3}, "enhancing tumour"),
     (["--lesionwise", "2024"], {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}, "which label is what"),
     (["--et_replace", "ncr"], DATASET["labels"], "--et_min_voxels"),
-    (["--et_min_voxels", 0], DATASET["labels"], "et_threshold is 0"),
+    (["--et_min_voxels", 0], DATASET["labels"], "--et_min_voxels is 0"),
+    (["--lesionwise", "2020"], DATASET["labels"], "BraTS 2020 has no lesion-wise rules, those of 2023 to 2025 have"),
     (["--lesionwise", "2019"], DATASET["labels"], "2023-GLI"),
 ])
 def test_what_a_data_set_cannot_have_is_refused_before_anything_is_computed(folders, monkeypatch, capsys, arguments, labels,

@@ -123,6 +123,28 @@ def test_effect_size_of_few_cases_has_no_interval():
     assert np.isfinite([enough.d_z_low, enough.d_z_high]).all()
 
 
+@pytest.mark.parametrize("differences", [
+    [0.0] * 11 + [-0.3],  # one case decides
+    [0.0] * 7 + [-0.3, -0.2, -0.4, -0.1, -0.2],  # most are equal
+    [0.1] * 20 + [0.1 + 1e-15] * 9 + [0.4],  # equal but for rounding
+])
+def test_effect_size_of_mostly_equal_differences_has_no_interval(differences):
+    test = case_level_test(np.array(differences) + 0.5, np.full(len(differences), 0.5))
+    assert np.isfinite([test.d_z, test.ci_low, test.ci_high]).all() and isnan(test.d_z_low) and isnan(test.d_z_high)
+
+
+def test_effect_size_interval_holds_the_effect_size_or_is_not_given():
+    rng = np.random.default_rng(0)
+    given = 0
+    for n in (5, 6, 8, 12) * 5:
+        values = np.round(rng.exponential(1, n) * rng.choice([-1, 0, 0, 1], n), 2)  # ties, zeros, outliers
+        test = case_level_test(values, np.zeros(n))
+        assert isnan(test.d_z_low) == isnan(test.d_z_high)
+        assert isnan(test.d_z_low) or test.d_z_low < test.d_z < test.d_z_high
+        given += not isnan(test.d_z_low)
+    assert given > 5
+
+
 def results(values: np.ndarray, metric: str = "dice") -> pd.DataFrame:
     """(cases, subsets) values as long results of one region."""
     return pd.DataFrame([(f"case{i}", subset, "core", metric, value) for i, row in enumerate(values)

@@ -228,11 +228,11 @@ def test_only_the_conventions_that_differ_are_named():
         return str(error.value)
 
     said = refusal(Conventions(), Conventions(hd95="brats2023", empty="nan"))
-    assert "hd95 is brats2020, theirs brats2023; empty is brats, theirs nan" in said
+    assert "--hd95 is brats2020, theirs brats2023; --empty is brats, theirs nan" in said
     assert "percentile" not in said and "ece_bins" not in said
-    assert "ece_bins is 15, theirs 20" in refusal(Conventions(), Conventions(ece_bins=20), with_ece=True)
-    assert "et_threshold is 500, theirs None" in refusal(Conventions(et_threshold=500), Conventions())
-    assert "lesionwise is 2023-GLI, theirs 2024-GLI" in refusal(Conventions(lesionwise="2023"),
+    assert "--ece_bins is 15, theirs 20" in refusal(Conventions(), Conventions(ece_bins=20), with_ece=True)
+    assert "--et_min_voxels is 500, theirs not given" in refusal(Conventions(et_threshold=500), Conventions())
+    assert "--lesionwise is 2023-GLI, theirs 2024-GLI" in refusal(Conventions(lesionwise="2023"),
                                                                 Conventions(lesionwise="2024"))
 
 

@@ -252,6 +252,16 @@ def test_a_folder_of_ones_own(hospital, tmp_path, run):
     assert written == (hospital / "anna_t1.nii").read_bytes()
 
 
+def test_empty_folders_where_a_case_is_expected_are_noted(hospital, tmp_path):
+    for folder in ("dora", "anna/empty", ".git"):
+        (hospital / folder).mkdir()
+    options = own_folder.Options(modalities=("flair={case}/*FLAIR*.nii.gz", "t1={case}_t1.nii"), unlabelled="test",
+                                 label="{case}/seg/*.nii.gz", labels=("core=20", "shell=10"))
+    notes = own_folder.convert([hospital], tmp_path / "raw", 5, options).notes
+    assert [note for note in notes if "folders without" in note] == [
+        "where the patterns expect a case, there are folders without any of its files: dora"]
+
+
 def test_a_source_inside_another_counts_once(hospital, tmp_path):
     wanted = {"modalities": ["flair=**/{case}/*FLAIR*.nii.gz", "t1=**/{case}_t1.nii"], "label": "**/{case}/seg/*.nii.gz",
               "labels": ["core=20", "shell=10"], "unlabelled": "test"}

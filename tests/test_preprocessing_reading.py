@@ -24,6 +24,7 @@ from nnmiss.preprocessing.raw_dataset import RawCase, list_cases, list_training_
 from nnmiss.preprocessing.read_case import read_case, read_label
 from nnmiss.preprocessing.splits_file import choose_splits, install_splits, read_splits
 from nnmiss.preprocessing.subset_report import ROWS_SHOWN, count_subsets, write_subset_report
+from nnmiss.preprocessing.voxel_grid import VoxelGrid, grid_difference
 from nnmiss.preprocessing.whole_file import why_not_whole
 
 MODALITIES = ["flair", "t1", "t1ce"]
@@ -132,11 +133,21 @@ BAD_FILES = {
     "not an image": (lambda p: Path(p).write_bytes(b"hello"), "t1ce file .*cannot be read"),
     "nan": (lambda p: write_image(p, np.where(noise() > 130, np.nan, noise()).astype(np.float32)), "NaN or Inf"),
     "inf": (lambda p: write_image(p, np.where(noise() > 130, np.inf, noise()).astype(np.float32)), "NaN or Inf"),
-    "shape": (lambda p: write_image(p, noise()[1:]), r"shapes differ: \(6, 7, 8\) against \(5, 7, 8\)"),
+    "shape": (lambda p: write_image(p, noise()[1:]), r"shapes differ: \(8, 7, 6\) against \(8, 7, 5\) voxels\)"),
     "origin": (lambda p: write_image(p, noise(), origin=(0, 0, 5)), "up to 5 mm apart; origin"),
     "spacing": (lambda p: write_image(p, noise(), spacing=(1, 1, 2.5)), "spacing .1, 1, 2. against .1, 1, 2.5."),
     "gone": (os.remove, "t1ce file .*not found"),
 }
+
+
+def test_two_grids_are_told_in_the_files_own_order_and_by_name():
+    first = VoxelGrid((6, 7, 8), np.diag([-1.0, 1, 2]), np.array([-0.0, 239, -1e-12]))
+    moved = VoxelGrid((6, 7, 8), np.diag([-1.0, 1, 2]), np.array([0, 0, 5.5]))
+    assert grid_difference(first, first) is None
+    assert grid_difference(first, VoxelGrid((5, 7, 8), first.axes_mm, first.origin_mm)) == (
+        "shapes differ: (8, 7, 6) against (8, 7, 5) voxels")
+    told = grid_difference(first, moved, ("the prediction", "the image"))
+    assert told.endswith("origin (0, 239, 0) against (0, 0, 5.5) mm (the prediction against the image)")
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)

@@ -9,7 +9,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from report_pages import make_results
 
+from nnmiss.report.page import Options, build_page
 from nnmiss.report.viewer import viewer_section
 from nnmiss.report.viewer_images import ViewerCase
 
@@ -307,3 +309,28 @@ def test_without_webgl_it_says_so(driver, file):
         assert not driver.find_element("id", "viewer-left").is_displayed()
     finally:
         driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": added["identifier"]})
+
+
+BROKEN = """const broken = [];
+for (const cell of document.querySelectorAll(arguments[0])) {
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) for (const word of walker.currentNode.data.matchAll(arguments[1] ? /\\S+/g : /.+/gs)) {
+    const range = document.createRange();
+    range.setStart(walker.currentNode, word.index);
+    range.setEnd(walker.currentNode, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map((r) => Math.round(r.top))).size > 1) broken.push(word[0]);
+  }
+}
+return broken;"""
+
+
+def test_names_of_methods_break_between_words_and_the_average_not_at_all(driver, tmp_path):
+    for name in ("metakd fold 0", "modality_dropout fold 0", "all_stage fold 0"):
+        make_results(tmp_path / name)
+    made = build_page(Options([str(tmp_path / n) for n in ("metakd fold 0", "modality_dropout fold 0", "all_stage fold 0")],
+                              viewer=False))
+    (tmp_path / "report.html").write_text(made.html, encoding="utf-8")
+    driver.get((tmp_path / "report.html").as_uri())
+    assert driver.execute_script("return document.querySelectorAll('.compared thead th').length") > 10
+    assert driver.execute_script(BROKEN, ".compared thead th", True) == []
+    assert driver.execute_script(BROKEN, "tfoot th", False) == []

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from test_report import HOSTILE, check_page, make_results, page_of, subset_rows
+from report_pages import HOSTILE, check_page, make_results, page_of, subset_rows
 
 from nnmiss.evaluation import figures
 from nnmiss.evaluation.conventions import Conventions

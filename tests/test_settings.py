@@ -71,7 +71,7 @@ def test_epochs_are_shared_and_no_stage_is_left_without():
     assert split_epochs(460, (80, 35)) == [320, 140]
     assert split_epochs(2, (99, 1)) == [1, 1]
     assert sum(split_epochs(7, (1, 1, 1))) == 7
-    with pytest.raises(NnmissError, match="fewer than"):
+    with pytest.raises(NnmissError, match="leaves 1 epoch for 2 stages, fewer than one each: raise it to 2 or more"):
         split_epochs(1, (1, 1))
 
 
@@ -80,8 +80,10 @@ def test_what_is_given_for_a_stage_comes_off_the_total():
     assert stage_epochs(10, {"a": 80, "b": 35}, {"a": 4}) == {"a": 4, "b": 6}
     assert stage_epochs(10, {"a": 1, "b": 1}, {"a": 2, "b": 3}) == {"a": 2, "b": 3}
     assert stage_epochs(0, {"a": 80, "b": 35}, {"a": 4}) == {"a": 4, "b": 35}  # as published
-    with pytest.raises(NnmissError, match="leaves 0 epoch"):
+    with pytest.raises(NnmissError, match="num_epochs=5 leaves 0 epochs for b, fewer than one each: raise num_epochs to 6"):
         stage_epochs(5, {"a": 1, "b": 1}, {"a": 5})
+    with pytest.raises(NnmissError, match=r"num_epochs=1 leaves 1 epoch for a and b, .* to 2 or more$"):
+        stage_epochs(1, {"a": 1, "b": 1}, {})
 
 
 def test_half_of_the_complete_cases_stay_in_the_training():
@@ -166,6 +168,8 @@ def test_a_fold_that_does_not_exist_is_refused(tmp_path):
     splits = load_or_make_splits(tmp_path, ["a", "b", "c"])
     with pytest.raises(NnmissError, match="fold 3 does not exist: the folds are 0 to 2"):
         fold_cases(splits, 3, ["a", "b", "c"])
+    with pytest.raises(NnmissError, match="fold 1 does not exist: there is one fold, 0; or 'all'"):
+        fold_cases(splits[:1], 1, ["a", "b", "c"])
 
 
 def test_a_split_that_names_unknown_cases_is_refused(tmp_path):

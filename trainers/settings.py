@@ -123,8 +123,9 @@ def stage_epochs(total: int, published: dict[str, int], given: dict[str, int]) -
     if not rest or not total:
         return {stage: given.get(stage) or published[stage] for stage in published}
     if total - sum(given.values()) < len(rest):
-        left = max(0, total - sum(given.values()))
-        raise NnmissError(f"num_epochs={total} leaves {left} epoch(s) for {', '.join(rest)}, fewer than one each: raise it")
+        left, needed = max(0, total - sum(given.values())), sum(given.values()) + len(rest)
+        raise NnmissError(f"num_epochs={total} leaves {_epochs(left)} for {' and '.join(rest)}, fewer than one each: raise "
+                          f"num_epochs to {needed} or more")
     left = dict(zip(rest, split_epochs(total - sum(given.values()), tuple(rest.values()))))
     return {stage: given.get(stage, left.get(stage)) for stage in published}
 
@@ -132,9 +133,14 @@ def stage_epochs(total: int, published: dict[str, int], given: dict[str, int]) -
 def split_epochs(total: int, shares: tuple[float, ...]) -> list[int]:
     """`total` epochs over stages in proportion to `shares`, every stage at least one. Raises NnmissError if too few."""
     if total < len(shares):
-        raise NnmissError(f"num_epochs leaves {total} epoch(s) for {len(shares)} stage(s), fewer than one each: raise it")
+        raise NnmissError(f"num_epochs leaves {_epochs(total)} for {len(shares)} stages, fewer than one each: raise it to "
+                          f"{len(shares)} or more")
     bounds = [round(total * sum(shares[: i + 1]) / sum(shares)) for i in range(len(shares))]
     epochs = [max(1, b - a) for a, b in zip([0, *bounds], bounds)]
     while sum(epochs) > total:
         epochs[epochs.index(max(epochs))] -= 1
     return epochs
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"

@@ -80,7 +80,8 @@ def fold_cases(splits: list[dict[str, list[str]]], fold: int | str, cases: list[
     if fold == "all":
         return sorted(cases), sorted(cases)
     if not 0 <= fold < len(splits):
-        have = f"the folds are 0 to {len(splits) - 1}, or 'all'" if splits else "one case has no folds, train 'all'"
+        have = ("one case has no folds, train 'all'" if not splits else "there is one fold, 0; or 'all'" if len(splits) == 1
+                else f"the folds are 0 to {len(splits) - 1}, or 'all'")
         raise NnmissError(f"fold {fold} does not exist: {have}")
     return list(splits[fold]["train"]), list(splits[fold]["val"])
 

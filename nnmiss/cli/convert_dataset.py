@@ -31,6 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("-np", dest="num_threads", type=int, default=NUM_THREADS, metavar="N",
                          help="cases read and written at once (default %(default)s)")
         sub.add_argument("--overwrite", action="store_true", help="replace a data set of the same id and name")
+        sub.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for log files")
+        sub.set_defaults(parser=sub)
         module.add_arguments(sub)
     return parser
 
@@ -43,7 +45,9 @@ def run(arguments: list[str] | None = None) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in CONVERTERS:
         raise NnmissError(f"no converter is called {arguments[0]!r}. {nearest_names(arguments[0], list(CONVERTERS))}")
     parser = build_parser()
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:  # argparse itself would show the usage of the command, not that of the converter
+        getattr(args, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.list or args.converter is None:
         print("\n".join(f"{name:12s} {module.DESCRIPTION}" for name, module in CONVERTERS.items()))
         return 0 if args.list else parser.error("name the data set to convert (see the list above)")

@@ -68,7 +68,7 @@ def run(arguments: list[str] | None = None) -> int:
         compare=args.compare, name=args.name, include_average=args.include_average)
     print(f"\nDice (%)\n{results.attrs['table']}\n")
     if results.attrs["comparison"]:
-        print(f"{comparison_markdown(results.attrs['comparison'])}\n")
+        print(f"{comparison_markdown(results.attrs['comparison'], conventions)}\n")
     for note in results.attrs["notes"]:
         print(f"note: {note}")
     print(f"Tables: {output / 'table.md'} and {output / 'table.tex'}. All values: {output / 'results.csv'}. Means and "
@@ -79,17 +79,26 @@ def run(arguments: list[str] | None = None) -> int:
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     if errors:
-        print(f"{len(errors)} errors: what they name is not in the results", file=sys.stderr)
+        count = "1 error: what it names" if len(errors) == 1 else f"{len(errors)} errors: what they name"
+        print(f"{count} is not in the results", file=sys.stderr)
     return 1 if errors else 0
 
 
 def dataset_json_of(dataset: str | None, pred_folder: str | Path) -> dict:
     """dataset.json of a data set (id or name) in nnUNet_raw, else nnUNet_preprocessed; None: the predictions' own.
 
-    Raises NnmissError when it is nowhere, or the id is unknown or ambiguous.
+    Raises NnmissError when it is nowhere, the folder of predictions is absent, or the id is unknown or ambiguous.
     """
     if dataset is None:
-        path = Path(pred_folder) / "dataset.json"
+        folder = Path(pred_folder)
+        path = folder / "dataset.json"
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise NnmissError(f"prediction folder {folder} {what}: give the folder that nnmiss_predict wrote to (-o)")
+        above = folder.resolve().parent / "dataset.json"
+        if not path.is_file() and above.is_file():
+            raise NnmissError(f"{path} not found, but there is one in the folder above, as if {folder.name} held a single "
+                              f"subset: give {above.parent}, or name the data set with -d")
         if not path.is_file():
             raise NnmissError(f"{path} not found: name the data set with -d")
         return read_json(path, "dataset.json")

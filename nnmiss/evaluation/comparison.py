@@ -76,7 +76,8 @@ def comparison_caption(entries: list[dict]) -> str:
     sign = f" For {' and '.join(lower)}, negative is better." if lower else ""
     return (f"Over cases: each case's mean over its subsets, {ours} minus the other; only pairs of case and subset where "
             f"both are defined.{sign} d_z: mean difference divided by the standard deviation of the differences (Cohen). "
-            "Intervals: bootstrap over cases (mean: percentile, d_z: BCa). Two-sided Wilcoxon signed-rank test and paired "
+            "Intervals: bootstrap over cases (mean: percentile, d_z: BCa; none of d_z of few cases or where most "
+            "differences are equal). Two-sided Wilcoxon signed-rank test and paired "
             "t-test, each Holm-corrected over the methods of its metric and region.")
 
 

@@ -13,6 +13,10 @@ CHOICES = {
     "et_replace": ("background", "ncr"),
 }
 
+FLAGS = {"hd95": "--hd95", "empty": "--empty", "hd95_unit": "--hd95_unit", "et_threshold": "--et_min_voxels",
+         "ece_bins": "--ece_bins", "et_replace": "--et_replace", "lesionwise": "--lesionwise"}
+"""Field of `Conventions` -> how nnmiss_evaluate calls it, in messages; the percentile has no flag."""
+
 LESION_METRICS = ("lesion_dice", "lesion_hd95", "lesion_tp", "lesion_fp", "lesion_fn")
 METRICS = ("dice", "hd95", "sensitivity", "specificity", *LESION_METRICS, "ece")  # the order of results.csv
 
@@ -65,16 +69,16 @@ class Conventions:
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
-                raise NnmissError(f"convention {name} is {getattr(self, name)!r}, expected one of: {', '.join(known)}")
+                raise NnmissError(f"{FLAGS[name]} is {getattr(self, name)!r}, expected one of: {', '.join(known)}")
         if not 0 <= self.percentile <= 100:
-            raise NnmissError(f"convention percentile is {self.percentile}, expected a number from 0 to 100")
+            raise NnmissError(f"percentile is {self.percentile}, expected a number from 0 to 100")
         if self.et_threshold is not None and (type(self.et_threshold) is not int or self.et_threshold < 1):
-            raise NnmissError(f"convention et_threshold is {self.et_threshold!r}, expected a whole number of voxels from 1 "
-                              "on, or None for no suppression")
+            raise NnmissError(f"{FLAGS['et_threshold']} is {self.et_threshold!r}, expected a whole number of voxels from 1 "
+                              "on; without it nothing is suppressed")
         if self.lesionwise is not None:
             object.__setattr__(self, "lesionwise", find_rules(self.lesionwise).name)
         if not isinstance(self.ece_bins, int) or not 1 <= self.ece_bins <= 1000:
-            raise NnmissError(f"convention ece_bins is {self.ece_bins!r}, expected a whole number from 1 to 1000")
+            raise NnmissError(f"{FLAGS['ece_bins']} is {self.ece_bins!r}, expected a whole number from 1 to 1000")
 
     def as_dict(self) -> dict:
         """For summary.json; `from_dict` reads it back."""
@@ -92,9 +96,10 @@ class Conventions:
         return cls(**content)
 
     def differences(self, others: Conventions, but: tuple[str, ...] = ()) -> list[str]:
-        """The fields in which two differ, each as "hd95 is brats2020, theirs brats2023"."""
-        return [f"{f.name} is {getattr(self, f.name)}, theirs {getattr(others, f.name)}" for f in fields(self)
-                if f.name not in but and getattr(self, f.name) != getattr(others, f.name)]
+        """The fields in which two differ, by their flags, each as "--hd95 is brats2020, theirs brats2023"."""
+        pairs = {f.name: (getattr(self, f.name), getattr(others, f.name)) for f in fields(self) if f.name not in but}
+        return [f"{FLAGS.get(name, name)} is {_given(ours)}, theirs {_given(theirs)}"
+                for name, (ours, theirs) in pairs.items() if ours != theirs]
 
     def sentence(self, metric: str) -> str:
         """What a table caption says of them, for a metric of `TABLE_METRICS`: definition and suppression."""
@@ -121,6 +126,10 @@ class Conventions:
             return "no suppression of small enhancing tumours"
         return (f"in columns called suppressed a predicted enhancing tumour of fewer than {self.et_threshold} voxels "
                 + ("is left out, and in no other" if self.et_replace == "background" else "counts as NCR"))
+
+
+def _given(value: object) -> str:
+    return "not given" if value is None else str(value)
 
 
 def scale_of(metric: str) -> int:

@@ -144,6 +144,7 @@ def _about_probabilities(results: pd.DataFrame, outcomes: list[CaseResult]) -> l
     notes = notes if 0 < counts[0] < counts[1] else []
     apart = [part for outcome in outcomes for part in outcome.apart if part]
     if apart:
-        notes.append(f"{len(apart)} predictions differ from their own probabilities, in up to {100 * max(apart):.2g} % of "
-                     "their foreground: they were processed later, or CASE.npz is of an earlier run; ECE is of CASE.npz")
+        differ = "1 prediction differs from its" if len(apart) == 1 else f"{len(apart)} predictions differ from their"
+        notes.append(f"{differ} own probabilities, in up to {100 * max(apart):.2g} % of the foreground: "
+                     "processed later, or CASE.npz is of an earlier run; ECE is of CASE.npz")
     return notes

@@ -143,7 +143,7 @@ def check_same_geometry(gt: LabelMap, pred: LabelMap) -> None:
         if not np.allclose(gt.spacing_mm, pred.spacing_mm, rtol=1e-3):
             raise NnmissError(f"spacing {pred.spacing_mm} differs from the ground truth's {gt.spacing_mm}")
         return
-    difference = grid_difference(gt.grid, pred.grid)
+    difference = grid_difference(pred.grid, gt.grid)
     if difference:
         raise NnmissError(f"it does not lie where the ground truth lies ({difference}). Write the prediction with the "
                           "header of the case's own image")

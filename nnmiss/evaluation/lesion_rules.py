@@ -116,5 +116,11 @@ def find_rules(name: str) -> LesionRules:
     text = str(name).strip().upper()
     rules = LESION_RULES.get(f"{text}-GLI" if text.isdecimal() else text)
     if rules is None:
-        raise NnmissError(f"no lesion-wise rules are called {name!r}, expected one of: {', '.join(LESION_RULES)}")
+        years = sorted({known[:4] for known in LESION_RULES})
+        year = text.split("-")[0]
+        what = f"no lesion-wise rules are called {name!r}"
+        if len(year) == 4 and year.isdecimal() and year not in years:
+            none = "has no lesion-wise rules" if year < years[0] else "has none that are known here"
+            what = f"--lesionwise {name}: BraTS {year} {none}, those of {years[0]} to {years[-1]} have"
+        raise NnmissError(f"{what}; expected one of: {', '.join(LESION_RULES)}")
     return rules

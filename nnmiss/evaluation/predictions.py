@@ -83,7 +83,7 @@ def _subset_folders(folder: Path, modalities: list[str], file_ending: str, found
             subset = subset_name(parse_subset(subfolder.name, modalities), modalities)
         except NnmissError as error:
             near = any(get_close_matches(part.lower(), lower, cutoff=0.5) for part in subfolder.name.split("+"))
-            (found.errors if near else found.notes).append(f"folder {subfolder} was not evaluated: {error}")
+            (found.errors if near else found.notes).append(f"folder {subfolder} was not used: {error}")
             continue
         if subset in named:
             raise NnmissError(f"{named[subset]} and {subfolder} both hold subset {subset}: keep one of them")
@@ -111,5 +111,6 @@ def _add_flat(flat: dict[str, Path], modalities: list[str], found: Found) -> Non
             continue
         found.predictions.append(Prediction(case, subset, path))
     if without:
-        found.notes.append(f"{len(without)} predictions have no CASE.json that says which modalities were used "
+        have = "1 prediction has" if len(without) == 1 else f"{len(without)} predictions have"
+        found.notes.append(f"{have} no CASE.json that says which modalities were used "
                            f"({', '.join(without[:3])}{' ...' if len(without) > 3 else ''}): counted as all modalities")

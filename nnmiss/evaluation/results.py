@@ -59,7 +59,10 @@ def read_method(specification: str | Path, modalities: list[str]) -> Method:
     summary = path.with_name("summary.json")
     conventions = None
     if summary.is_file():
-        conventions = Conventions.from_dict(read_json(summary, "summary").get("conventions", {}))
+        try:
+            conventions = Conventions.from_dict(read_json(summary, "summary").get("conventions", {}))
+        except NnmissError as error:
+            raise NnmissError(f"{summary}: {error}") from None
     return Method(name, results, conventions)
 
 
@@ -100,7 +103,7 @@ def check_comparable(name: str, regions: list[str], conventions: Conventions, ot
             different = conventions.differences(other.conventions, tuple(but))
             if different:
                 raise NnmissError(f"{other.name} was evaluated with other conventions than {name}: {'; '.join(different)}. "
-                                  "Evaluate it again with the same flags")
+                                  "Evaluate it again with the same flags of nnmiss_evaluate")
         theirs = set(other.results["region"])
         if theirs != set(regions):
             raise NnmissError(f"{other.name} has regions {sorted(theirs)}, {name} has {sorted(regions)}: evaluate both "

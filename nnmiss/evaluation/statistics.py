@@ -66,7 +66,7 @@ class CaseTest:
     """Effect size: Cohen's d_z, the mean difference divided by the differences' standard deviation (n - 1)."""
     d_z_low: float
     d_z_high: float
-    """BCa bootstrap interval (95 %) of d_z; NaN below `FEW` cases."""
+    """BCa bootstrap interval (95 %) of d_z; NaN below `FEW` cases and where it degenerates, see `effect_size_interval`."""
 
 
 def case_level_test(ours: np.ndarray, other: np.ndarray, seed: int = 0) -> CaseTest:
@@ -112,7 +112,12 @@ def effect_size_interval(differences: np.ndarray, seed: int = 0, level: float = 
 
     A resample that repeats one case has no spread and thus no d_z: it is left out. The correction is needed because
     resamples have less spread than the sample. Source: Efron 1987, Better bootstrap confidence intervals.
+
+    NaN where it degenerates: where more than half of the differences are equal, d_z of a resample is decided by how often
+    the few others are drawn; where the interval does not reach to both sides of d_z, the correction has run out of range.
     """
+    if np.unique(differences, return_counts=True)[1].max() > len(differences) / 2:
+        return nan, nan
     drawn = _bootstrap(differences, cohens_d_z, seed, resamples)
     drawn, estimate = drawn[np.isfinite(drawn)], cohens_d_z(differences)
     near = np.isclose(drawn, estimate, rtol=1e-9)  # the sample in another order: half counts, whatever the rounding
@@ -125,7 +130,8 @@ def effect_size_interval(differences: np.ndarray, seed: int = 0, level: float = 
     acceleration = np.sum(influence ** 3) / (6 * spread ** 1.5) if spread else 0.0
     z = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(drawn, stats.norm.cdf(bias + z / (1 - acceleration * z)))
-    return float(low), float(high)
+    within = low < estimate < high and not np.isclose([low, high], estimate, rtol=1e-9).any()
+    return (float(low), float(high)) if within else (nan, nan)
 
 
 def _bootstrap(samples: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int,

@@ -55,6 +55,15 @@ def read_checkpoint(path: str | os.PathLike, device: torch.device | str = "cpu")
     return checkpoint
 
 
+def trained_models(dataset_folder: Path) -> str:
+    """What to do where a model is not there: which others were trained for the data set, as a part of a sentence."""
+    there = sorted({fold.parent.name for fold in dataset_folder.glob("*__*__*/fold_*")})
+    if not there:
+        return "nothing was trained for this data set. Train first, or check -d and the variable nnUNet_results"
+    return ("train it first, or check -m, -p, --tag and -c. Trained for this data set, as METHOD__PLANS__CONFIGURATION "
+            f"with the tag behind the plans: {', '.join(there)}")
+
+
 def take_fitting(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
     """Takes every tensor that fits a network by name and shape, but those of output layers. Returns how many.
 

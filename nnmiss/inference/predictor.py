@@ -19,7 +19,7 @@ from tqdm import tqdm
 from nnmiss.atomic_files import read_json
 from nnmiss.availability import Present, modality_names
 from nnmiss.errors import NnmissError
-from nnmiss.inference.checkpoints import read_checkpoint
+from nnmiss.inference.checkpoints import read_checkpoint, trained_models
 from nnmiss.inference.memory import free_bytes, how_many
 from nnmiss.networks.base import MissingModalityNetwork
 from nnmiss.networks.memory_format import fastest_layout
@@ -52,7 +52,7 @@ class MissingModalityPredictor(nnUNetPredictor):
         """
         model_folder = Path(model_folder)
         if not model_folder.is_dir():
-            raise NnmissError(f"no trained model in {model_folder}: train it first, or check -d, -m, -c, -p and --tag")
+            raise NnmissError(f"no trained model in {model_folder}: {trained_models(model_folder.parent)}")
         folds = folds if folds is not None else find_folds(model_folder, checkpoint_name)
         dataset_json = read_json(model_folder / "dataset.json", "the model's dataset.json",
                                  ("channel_names", "labels", "file_ending"))

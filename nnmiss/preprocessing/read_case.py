@@ -119,8 +119,8 @@ def check_label(case: RawCase, seg: np.ndarray, seg_properties: dict, images: Ca
         known: every value that dataset.json allows, background and ignore label included.
     """
     where = f"case {case.name}: label {case.label}"
-    difference = grid_difference(voxel_grid(images.properties, images.data.shape[1:]),
-                                 voxel_grid(seg_properties, seg.shape[1:]))
+    difference = grid_difference(voxel_grid(seg_properties, seg.shape[1:]),
+                                 voxel_grid(images.properties, images.data.shape[1:]))
     if difference:
         raise NnmissError(f"{where} does not share the images' voxel grid ({difference}): resample it to the images")
     found = pd.unique(seg.ravel())

@@ -59,12 +59,17 @@ def itk_grid(file: str) -> VoxelGrid:
     return voxel_grid({"sitk_stuff": properties}, shape if len(shape) > 2 else (1, *shape))
 
 
-def grid_difference(first: VoxelGrid, second: VoxelGrid) -> str | None:
-    """None when two images share a grid (to a tenth of a voxel at every corner), else what differs, in words."""
+def grid_difference(first: VoxelGrid, second: VoxelGrid, names: tuple[str, str] | None = None) -> str | None:
+    """None when two images share a grid (to a tenth of a voxel at every corner), else what differs, in words.
+
+    Numbers are those of `first` against those of `second`, in the order x, y, z. `names`, of the first and of the second,
+    are written out; without them the sentence around should name the two in this order.
+    """
+    whose = f" ({names[0]} against {names[1]})" if names else ""
     if first.shape != second.shape:
-        return f"shapes differ: {_numbers(first.shape)} against {_numbers(second.shape)} voxels"
+        return f"shapes differ: {_numbers(first.shape[::-1])} against {_numbers(second.shape[::-1])} voxels{whose}"
     if len(first.origin_mm) != len(second.origin_mm):
-        return f"one is {len(first.origin_mm)}D, the other {len(second.origin_mm)}D"
+        return f"dimensions differ: {len(first.origin_mm)}D against {len(second.origin_mm)}D{whose}"
     apart = float(np.linalg.norm(first.corners_mm() - second.corners_mm(), axis=1).max())
     if apart <= TOLERANCE_VOXELS * min(first.spacing_mm):
         return None
@@ -76,8 +81,8 @@ def grid_difference(first: VoxelGrid, second: VoxelGrid) -> str | None:
     directions = [grid.axes_mm / np.array(grid.spacing_mm) for grid in (first, second)]
     if not np.allclose(*directions, atol=1e-4):
         parts.append("directions differ")
-    return "affines differ: " + "; ".join(parts)
+    return "affines differ: " + "; ".join(parts) + whose
 
 
 def _numbers(values: tuple | np.ndarray) -> str:
-    return "(" + ", ".join(f"{v:.6g}" for v in values) + ")"
+    return "(" + ", ".join(f"{round(float(v), 6) + 0.0:.6g}" for v in values) + ")"  # + 0.0: no -0
