@@ -56,12 +56,16 @@ def choose_cases(ranked: list[RankedCase], wanted: list[str], there: set[str]) -
         wanted: --cases: names, or one number (a case of that name wins); empty: DEFAULT_CASES.
         there: names of all cases of all results.
 
-    Raises NnmissError for a name that no results have.
+    Raises NnmissError for a name that no results have, and for a number among names.
     """
     if len(wanted) == 1 and wanted[0].isdecimal() and wanted[0] not in there:
         number = int(wanted[0])
     elif wanted:
         unknown = [name for name in wanted if name not in there]
+        numbers = [name for name in unknown if name.isdecimal()]
+        if numbers:
+            raise NnmissError(f"--cases {' '.join(wanted)}: {numbers[0]} is no case, and as a number of cases it must "
+                              f"stand alone. Give names, or --cases {numbers[0]}")
         if unknown:
             raise NnmissError(f"--cases: no results have case {unknown[0]}, of {count(len(there), 'case')}. "
                               + nearest_names(unknown[0], _closest(unknown[0], there)))

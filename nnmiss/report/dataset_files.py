@@ -10,7 +10,7 @@ from nnmiss.atomic_files import read_json
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.predictions import find_predictions
 from nnmiss.preprocessing.raw_dataset import RawCase, list_training_cases
-from nnmiss.report.sources import FOLD, Source, dataset_name_of
+from nnmiss.report.sources import DATASET, FOLD, Source, dataset_name_of
 
 FOLDS_SHOWN = 3  # of one model
 
@@ -57,9 +57,8 @@ def find_places(sources: list[Source], images: str | None = None, gt: str | None
     places.gt += [Path(gt)] if gt else []
     places.images += [Path(images)] if images else []
     for source in sources:
-        said = source.summary.get("sources")
-        said = said.get("gt") if isinstance(said, dict) else None
-        places.gt += [Path(said)] if isinstance(said, str) else []
+        said = _said(source, "gt")
+        places.gt += [Path(said)] if said else []
         arguments = _object(source.pred / "predict_from_raw_data_args.json") if source.pred else {}
         places.images += [Path(arguments["i"])] if isinstance(arguments.get("i"), str) else []
         places.dataset = places.dataset or dataset_of(source, [*places.gt, *places.images])
@@ -73,7 +72,10 @@ def find_places(sources: list[Source], images: str | None = None, gt: str | None
 
 
 def dataset_of(source: Source, paths: list[Path]) -> str | None:
-    """DatasetXXX_Name of results: by their paths, else by the plans that lie beside the predictions."""
+    """DatasetXXX_Name of results: as summary.json says, else by their paths, else by the plans beside the predictions."""
+    said = _said(source, "dataset")
+    if said and DATASET.fullmatch(said) and Path(said).name == said:
+        return said
     found = dataset_name_of(source.folder, source.pred, *paths)
     if found or not source.pred:
         return found
@@ -92,11 +94,14 @@ def find_trainings(sources: list[Source], models: list[str], places: Places) -> 
     """Name -> folders fold_K: of --model, of validations, of the models that predictions say they are from.
 
     Returns them and a sentence for each that cannot be found. A name is that of the results or of the model's folder.
+    Raises NnmissError when a folder of --model does not exist.
     """
     found: dict[str, list[Path]] = {}
     missing = []
     for model in models:
         folder = Path(model).absolute()
+        if not folder.is_dir():
+            raise NnmissError(f"--model {model} is not a folder")
         folds = [folder] if FOLD.fullmatch(folder.name) else folds_in(folder)
         if folds:
             found[folder.name if len(folds) > 1 else str(Path(*folds[0].parts[-2:]))] = folds
@@ -115,13 +120,13 @@ def find_trainings(sources: list[Source], models: list[str], places: Places) -> 
 
 def folds_in(model: Path) -> list[Path]:
     """The folders fold_K of a trained model, sorted."""
-    if not model.is_dir():
-        return []
     return sorted(p for p in model.iterdir() if p.is_dir() and FOLD.fullmatch(p.name))
 
 
 def predictions_of(source: Source, file_ending: str) -> tuple[dict[str, dict[str, Path]], str | None]:
     """Case -> subset -> segmentation, and a sentence where there is none."""
+    if source.pred is None and source.imported:
+        return {}, f"{source.name}: a portal returned scores alone"
     if source.pred is None:
         return {}, f"{source.name}: the segmentations are not where its summary.json says, or it says nothing"
     try:
@@ -132,6 +137,13 @@ def predictions_of(source: Source, file_ending: str) -> tuple[dict[str, dict[str
     for prediction in found.predictions:
         cases.setdefault(prediction.case, {})[prediction.subset] = prediction.path
     return cases, None
+
+
+def _said(source: Source, key: str) -> str | None:
+    """A text of `sources` in summary.json; None where it says nothing, or something else than a text."""
+    said = source.summary.get("sources")
+    said = said.get(key) if isinstance(said, dict) else None
+    return said if isinstance(said, str) and said else None
 
 
 def _add_nnunet_folders(places: Places, sources: list[Source]) -> None:

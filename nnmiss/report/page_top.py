@@ -62,8 +62,7 @@ def conventions_text(source: Source) -> str:
         return "not known, as no summary.json lies beside the results."
     suppression = source.conventions.suppression()
     sentences = [*_definitions(source, source.first_metrics), f"{suppression[0].upper()}{suppression[1:]}."]
-    portal = source.summary.get("sources")
-    if isinstance(portal, dict) and portal.get("portal"):
+    if source.imported:
         sentences.append("Values are those of the challenge's portal.")
     version = source.summary.get("nnmiss_version")
     return " ".join([*sentences, *([f"Evaluated with nnmiss {version}."] if version else [])])

@@ -45,6 +45,12 @@ class Source:
         return Method(self.name, self.results, self.conventions)
 
     @property
+    def imported(self) -> bool:
+        """Whether the values are those of a challenge's portal."""
+        sources = self.summary.get("sources")
+        return isinstance(sources, dict) and bool(sources.get("portal"))
+
+    @property
     def metrics(self) -> list[str]:
         """Metrics that have a value, those of tables first."""
         there = list(self.results.loc[self.results["value"].notna(), "metric"].unique())

@@ -145,6 +145,8 @@ def subset_figures(ours: Source, shared: list[Source]) -> str:
         text += " n differs between dots: each is a mean over the cases that have its modalities and a value."
     by_count = figure_html(figures.dice_by_count({s.name: s.results for s in shown}, ours.modalities, titles), "bycount",
                            "Mean Dice against the number of modalities, a panel per region, a line per method.", text)
+    if subset_counts(ours, "dice").to_numpy().max() < 2:
+        return by_count + paragraph("Box plots are left out: no subset has more than one case.", "note")
     rows = ours.results[ours.results["region"].isin(regions)]
     boxes = figure_html(figures.boxplots(rows, ours.modalities, titles, ours.name), "boxes",
                         f"Box plots of the Dice of all cases of {ours.name}, a panel per region, a box per subset.",
