@@ -234,14 +234,15 @@ def test_damaged_files_images_and_records_are_named(made, tmp_path):
 
 
 def test_ids_of_another_form(made, tmp_path):
-    _, dataset_json, cases = made
+    _, dataset_json, _ = made
     challenge = find_challenge(2020)
-    with pytest.raises(NnmissError, match=r"none of the 2 .* ids are of BraTS 2021 GLI \(--year 2021\), not of BraTS 2020"):
+    with pytest.raises(NnmissError, match=r"all 2 .* ids are of BraTS 2021 GLI \(--year 2021\), not"):
         export(tmp_path, challenge, dataset_json)
     assert not (tmp_path / "out").exists(), "nothing exported, nothing written"
     manifest = export(tmp_path, challenge, dataset_json, any_id=True)
     assert manifest["any_id"] and not manifest["failures"] and any("--any_id" in note for note in manifest["notes"])
     predict(tmp_path / "pred", "anna", labels_of(challenge))
+    reference(tmp_path / "images", challenge, "anna")
     reason_of_one = reason(export(tmp_path, made[0], dataset_json, overwrite=True), "anna")
     assert "no case id of BraTS 2021 GLI, as BraTS2021_NNNNN (N is a digit)" in reason_of_one
 

@@ -51,7 +51,7 @@ def test_training_cases_are_not_demanded(subsets, made, tmp_path, capsys):  # no
     reference(tmp_path / "images", made[0], "BraTS2021_99999")
     assert export_brats.run([*flags, "--overwrite"]) == 0
     out = capsys.readouterr().out
-    assert out.count("that have an image") == 1 and "flair, t1, t2 and 1 more lack 1 case(s)" in out.replace("t2, t1", "t1, t2")
+    assert out.count("that have an image") == 1 and " and 1 more lack 1 case(s)" in out
 
 
 def test_what_fails_in_every_subset_is_said_once(subsets, tmp_path, capsys):

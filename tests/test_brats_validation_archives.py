@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from submission_files import QFORM, broken, case_of, packed, small, submission
 
+from nnmiss.errors import NnmissError
 from nnmiss.export.validation import validate_submission
 from nnmiss.export.validation_text import report_text
 
@@ -100,10 +101,18 @@ def test_a_file_that_unpacks_beyond_its_header_is_not_read_on(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short", gzip.compress(b"x" * 2000)])
-def test_what_is_no_archive(tmp_path, content):
+def test_what_is_no_archive(tmp_path, content, capsys):
     path = tmp_path / "a.zip"
     path.write_bytes(content)
-    assert {f.rule for f in validate_submission(path, small(2021)).errors} == {"archive"}
+    ids = ["BraTS2021_00001"]  # which of them it lacks cannot be told
+    assert {f.rule for f in validate_submission(path, small(2021), ids=ids, progress=True).errors} == {"archive"}
+    assert "0file" not in capsys.readouterr().err
+
+
+def test_a_single_image_is_no_submission(tmp_path):
+    cases = submission(tmp_path, small(2021))
+    with pytest.raises(NnmissError, match=f"is one segmentation: give its folder {tmp_path / 'sub'}"):
+        validate_submission(tmp_path / "sub" / f"{cases[0]}.nii.gz", small(2021))
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])

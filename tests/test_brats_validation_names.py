@@ -34,7 +34,7 @@ def test_names_of_another_year_say_which(tmp_path):
     report = validate_submission(tmp_path / "sub", small(2023))
     assert {f.rule for f in report.errors} == {"name", "labels"}
     assert "it is one of BraTS 2021 GLI (--year 2021)" in report_text(report)
-    with pytest.raises(NnmissError, match=r"known ids, as BraTS2021_00001, are of BraTS 2021 GLI .*, not of BraTS 2023 GLI"):
+    with pytest.raises(NnmissError, match=r"known ids, as BraTS2021_00001, are of BraTS 2021 GLI .*, not of BraTS 2023"):
         validate_submission(tmp_path / "sub", small(2023), tmp_path / "images")
 
 
@@ -63,7 +63,7 @@ def test_unknown_missing_and_doubled_cases(tmp_path, year):
     assert broken(report) == {("duplicate", "error", cases[0]),
                               ("archive", "error" if year == 2020 else "warning", None)}
     (twice,) = (f for f in report.findings if f.rule == "duplicate")
-    assert all(path in twice.came for path in (f"again/{cases[0]}.nii.gz", f"and {cases[0]}.nii.gz"))
+    assert {f"{cases[0]}.nii.gz", f"again/{cases[0]}.nii.gz"} <= set(twice.came.split())
 
 
 def test_training_cases_of_a_download_are_not_demanded(tmp_path):

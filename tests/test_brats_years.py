@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nnmiss.brats_ids import id_form, of_others
 from nnmiss.brats_years import CHALLENGES, YEARS, canonical_region, find_challenge
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.tables import ordered_regions
@@ -81,6 +82,15 @@ def test_labels_after_conversion():
 ])
 def test_real_ids(case, challenges):
     assert [c.title for c in CHALLENGES.values() if c.is_id(case)] == [f"BraTS {c}" for c in challenges]
+
+
+def test_ids_in_words():
+    assert [id_form(find_challenge(*key)) for key in ((2018,), (2020,), (2023, "PED"), (2024, "MEN-RT"))] == [
+        "Brats18_*_*_1", "BraTS20_*_NNN", "BraTS-PED-NNNNN-NNN", "BraTS-MEN-RT-NNNN-N"]
+    here = find_challenge(2026, "PED")
+    assert of_others(["BraTS-MEN-00004-000"], here) == ("of BraTS 2023 MEN (--year 2023 --challenge MEN) or BraTS 2025 MEN "
+                                                        "(--year 2025 --challenge MEN)")
+    assert of_others(["anna"], here) is of_others(["BraTS2021_00001", "BraTS-PED-00001-000"], here) is None
 
 
 @pytest.mark.parametrize(("year", "accepted", "refused"), [

@@ -182,6 +182,21 @@ def test_what_is_worth_knowing_is_noted(tmp_path, edit, message):
     assert {case for case, *_ in table.rows} <= {f"BraTS20_Validation_{i:03d}" for i in range(1, 7)}
 
 
+def test_means_of_other_rows_are_one_note_and_none_where_a_row_was_rejected(tmp_path):
+    ipp(tmp_path / "a.csv", edit=lambda lines: [*lines[:5], *lines[6:]])
+    (note,) = read_portal_csv(tmp_path / "a.csv").notes
+    assert "mean of Dice_ET" in note and "and 11 more columns differ" in note
+    ipp(tmp_path / "a.csv", edit=replaced(2, 3, "good"))
+    assert read_portal_csv(tmp_path / "a.csv").notes == []
+
+
+def test_ids_of_another_year_than_said(tmp_path):
+    ipp(tmp_path / "a.csv")
+    with pytest.raises(NnmissError, match=r"the ids, as BraTS20_\S+_001, are of BraTS 2020 GLI .* leave --year out"):
+        import_portal_scores([str(tmp_path / "a.csv")], tmp_path / "out", MODALITIES, challenge=find_challenge(2023))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("names", [("25%", "50%", "75%"),
                                    ("quantile25", "median", "quantile75"), ("25Quantile", "Median", "75QUANTILE")])
 def test_quantiles_are_no_cases(tmp_path, names):
@@ -252,8 +267,10 @@ def test_what_is_no_score_table(tmp_path, content, message):
 def test_refusals(tmp_path):
     ipp(tmp_path / "a.csv")
     synapse(tmp_path)
-    a = str(tmp_path / "a.csv")
-    for specifications, message in (([a, a], "two files give"), ([f"t3={a}"], "'t3' is not in this data set"),
+    a, b = str(tmp_path / "a.csv"), str(tmp_path / "b.csv")
+    ipp(tmp_path / "b.csv")
+    for specifications, message in (([f"t1={a}", a, f"t1={b}"], f"{a} and {b} both give dice"),
+                                    ([f"t3={a}"], "'t3' is not in this data set"),
                                     ([str(tmp_path / "a.zip")], "not a CSV")):
         with pytest.raises(NnmissError, match=message):
             read_portal_scores(specifications, MODALITIES)
@@ -273,9 +290,17 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "-i", tmp_path / "b.csv", *common, "--name", "portal") == 0
     out = capsys.readouterr().out
     assert "Dice (%)" in out and "●   ●   ●   ●" in out and str(tmp_path / "out" / "table.md") in out
+    dataset = {"channel_names": dict(enumerate(MODALITIES)), "labels": {"background": 0, "WT": [1, 2], "ET": 2}}
+    (tmp_path / "raw" / "Dataset820_BraTS").mkdir(parents=True)
+    (tmp_path / "raw" / "Dataset820_BraTS" / "dataset.json").write_text(json.dumps(dataset))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    assert run(monkeypatch, "-i", tmp_path / "b.csv", "-o", tmp_path / "of820", "-d", "820") == 0
+    sources = json.loads((tmp_path / "of820" / "summary.json").read_text())["sources"]
+    assert sources == {"portal": [str((tmp_path / "b.csv").resolve())], "dataset": "Dataset820_BraTS"}
     assert run(monkeypatch, "-i", f"t2={tmp_path / 'a.csv'}", tmp_path / "b.csv", *common) == 1
     captured = capsys.readouterr()
     assert "error: " in captured.err and "not a number: Dice_TC 'good'" in captured.err
+    assert "1 error: what it names is not in the results" in captured.err
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == (5 + 6) * 12
     for wrong, message in ((["--year", "2017"], "no BraTS challenge"), (["--challenge", "PED"], "--challenge needs --year"),
                            (["--modalities", "a"], "at least two modalities")):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnmiss.brats_years import YEARS, find_challenge
@@ -36,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--any_id", action="store_true",
                    help="let case names through that are no ids of the year, for a rehearsal")
     p.add_argument("--complete", action="store_true",
-                   help="cases that have an image but no prediction are errors (exit code 1) instead of a note")
+                   help="cases that have an image but no prediction, and subsets that are absent, are errors (exit code 1) "
+                        "instead of notes")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier export in the folder of -o")
     p.add_argument("-np", type=int, default=1, metavar="N", help="cases worked on at once (%(default)s)")
     p.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for log files")
@@ -44,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Exports; returns 1 when a case could not be exported, or with --complete when one is missing."""
+    """Exports; returns 1 when a case could not be exported, or with --complete when one or a subset is missing."""
     args = parser().parse_args(arguments)
     if args.et_replace and args.et_min_voxels is None:
         raise NnmissError("--et_replace says by what a small ET is replaced; say with --et_min_voxels N what is small")
@@ -62,31 +64,44 @@ def report(manifest: dict, output: Path, complete: bool) -> int:
         suppressed = sum(case["et_suppressed"] for case in subset["cases"].values())
         print(f"{name}: {subset['n_cases']} case(s)" + (f", {output / subset['zip']}" if subset["zip"] else ", no zip")
               + (f", ET replaced in {suppressed}" if suppressed else ""))
-    incomplete = {name: subset["missing"] for name, subset in subsets.items() if subset["missing"]}
-    for name, missing in incomplete.items():
-        print(f"{'error' if complete else 'note'}: {name} lacks {len(missing)} case(s) that have an image "
-              f"({', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}); from 2025 on a missing case is scored as "
-              "the worst possible", file=sys.stderr if complete else sys.stdout)
+    incomplete: dict[tuple, list[str]] = {}  # missing cases -> subsets that miss just these
+    for name, subset in subsets.items():
+        if subset["missing"]:
+            incomplete.setdefault(tuple(subset["missing"]), []).append(name)
+    lacking = [f"{_few(names)} lack{'s' if len(names) == 1 else ''} {len(missing)} case(s) that have an image "
+               f"({_few(missing)}); from 2025 on a missing case is scored as the worst possible"
+               for missing, names in incomplete.items()]
+    if absent := manifest["absent_subsets"]:
+        lacking.append(f"{len(absent)} of {len(absent) + len(subsets)} subsets have no prediction ({_few(absent)}); "
+                       "nnmiss_predict --all_subsets makes all")
+    for text in lacking:
+        print(f"{'error' if complete else 'note'}: {text}", file=sys.stderr if complete else sys.stdout)
     for note in manifest["notes"]:
         print(f"note: {note}")
     for where, reason in _by_reason(failures):
         print(f"error: {where}{reason}", file=sys.stderr)
     if any(subset["n_cases"] for subset in subsets.values()):
         if failures:
-            print(f"{len(failures)} failed and are not in the zips", file=sys.stderr)
+            print("What the errors name is not in the zips.", file=sys.stderr)
         print(f"Details: {output / 'manifest.json'}. Check with nnmiss_validate_brats before uploading.")
     else:
         print(f"no case could be exported: nothing was written to {output}", file=sys.stderr)
-    return 1 if failures or (complete and incomplete) else 0
+    return 1 if failures or (complete and lacking) else 0
 
 
 def _by_reason(failures: list[dict]) -> list[tuple[str, str]]:
-    """('case A, B (flair): ', reason): what failed alike in one line, so that a wrong --year is not said 1000 times."""
-    together: dict[tuple, list[str]] = {}
+    """('case A, B (flair, t1): ', reason): what failed alike in one line, so that a wrong -r is not said 1000 times."""
+    together: dict[str, list[dict]] = {}
     for failure in failures:
-        together.setdefault((failure["subset"], failure["reason"]), []).append(failure["case"])
-    return [(f"case {', '.join(cases)} ({subset}): " if subset else "", reason)
-            for (subset, reason), cases in together.items()]
+        together.setdefault(failure["reason"], []).append(failure)
+    return [(f"case {_few([f['case'] for f in alike])} ({_few([f['subset'] for f in alike])}): " if alike[0]["subset"]
+             else "", reason) for reason, alike in together.items()]
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first three of the different names, and how many more there are."""
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 main = command(run)

@@ -13,6 +13,7 @@ from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.markup import to_text
 from nnmiss.evaluation.tables import build_table
 from nnmiss.export.import_scores import import_portal_scores
+from nnmiss.preprocessing.dataset_folders import find_dataset_name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +50,7 @@ def run(arguments: list[str] | None = None) -> int:
         raise NnmissError("--challenge needs --year")
     challenge = None if args.year is None else find_challenge(args.year, args.challenge)
     done = import_portal_scores(args.i, args.o, modalities, dataset_json, challenge, args.name, args.compare,
-                                args.include_average)
+                                args.include_average, find_dataset_name(args.d) if args.d else None)
     metric = "dice" if "dice" in set(done.results["metric"]) else "lesion_dice"
     conventions = Conventions.from_dict(done.summary["conventions"])
     table = build_table({done.summary["method"]: done.results}, modalities, list(done.summary["regions"]), metric,
@@ -63,7 +64,8 @@ def run(arguments: list[str] | None = None) -> int:
     for error in done.errors:
         print(f"error: {error}", file=sys.stderr)
     if done.errors:
-        print(f"{len(done.errors)} errors: what they name is not in the results", file=sys.stderr)
+        count = "1 error: what it names" if len(done.errors) == 1 else f"{len(done.errors)} errors: what they name"
+        print(f"{count} is not in the results", file=sys.stderr)
     return 1 if done.errors else 0
 
 

@@ -17,6 +17,7 @@ from nnmiss.brats_portals import Portal
 from nnmiss.errors import NnmissError
 from nnmiss.export.bounded_tar import MAX_READ, open_tar
 from nnmiss.export.rules import Finding, error, warning
+from nnmiss.nifti_files import stem
 
 MAX_FILE_BYTES = 2**30  # of one file in an archive; a segmentation of 240x240x155 is 9 MB even uncompressed
 MAX_FILES = 20_000  # four files for each of 5,000 cases
@@ -49,6 +50,8 @@ class Submission:
     members: list[Member] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     archive: zipfile.ZipFile | tarfile.TarFile | None = None
+    listed: bool = True
+    """False where it could not be listed to the end, or is empty: what is missing cannot be told."""
 
     def __enter__(self) -> Submission:
         return self
@@ -80,14 +83,16 @@ class Submission:
 def open_submission(path: str | Path, portal: Portal) -> Submission:
     """Lists the files of a folder, zip or tar, as that portal would; reads none of them.
 
-    Raises NnmissError when nothing is there. An archive that is none, links, passwords, paths that lead outside and
-    files beyond `MAX_FILE_BYTES` become findings.
+    Raises NnmissError when nothing or a single image is there. An archive that is none, links, passwords, paths that lead
+    outside and files beyond `MAX_FILE_BYTES` become findings.
     """
     path = Path(path)
     if path.is_dir():
         return _listed(path, "folder", None, _of_folder(path), portal)
     if not path.is_file():
         raise NnmissError(f"submission {path} does not exist: give a folder of segmentations, a zip or a tar")
+    if stem(path.name):
+        raise NnmissError(f"submission {path} is one segmentation: give its folder {path.absolute().parent}")
     try:
         if zipfile.is_zipfile(path):
             archive: zipfile.ZipFile | tarfile.TarFile = zipfile.ZipFile(path)
@@ -97,7 +102,7 @@ def open_submission(path: str | Path, portal: Portal) -> Submission:
     except DAMAGED as problem:
         finding = error("archive", f"no zip or tar that can be read ({printable(str(problem)[:200])})",
                         "a zip, tar or tar.gz of .nii.gz files, or a folder of them", REPACK)
-        return Submission(path, "file", [], [finding])
+        return Submission(path, "file", [], [finding], listed=False)
 
 
 def printable(text: str) -> str:
@@ -155,9 +160,11 @@ def _listed(path: Path, kind: str, archive: zipfile.ZipFile | tarfile.TarFile | 
                 break
             _sort_in(submission, name, handle, problem, portal)
     except DAMAGED as failure:
+        submission.listed = False
         submission.findings.append(error("archive", f"damaged: {printable(str(failure)[:200])}; what follows could not "
                                          "be listed", "an archive that can be unpacked", REPACK))
     if not submission.members:
+        submission.listed = False
         submission.findings.append(error("archive", "no file to score", "at least one .nii.gz file", REPACK))
     return submission
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnmiss.atomic_files import read_json
+from nnmiss.brats_ids import id_form, of_others
 from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.label_maps import read_label_map
@@ -50,9 +51,7 @@ def export_case(prediction: Prediction, reference: Path, rules: CaseRules) -> tu
     """
     challenge, path = rules.challenge, prediction.path
     if not rules.any_id and not challenge.is_id(prediction.case):
-        raise NnmissError(f"it is no case id of {challenge.title}, which have the form {challenge.id_pattern} (\\d is a "
-                          "digit): give the right --year and --challenge, or name the file as the case; --any_id lets it "
-                          "through for a rehearsal")
+        raise NnmissError(wrong_id([prediction.case], challenge))
     model = _model(prediction)
     header = reference_header(reference)
     placement = find_placement(path, reference, "Nibabel" in str(rules.dataset_json.get("overwrite_image_reader_writer")))
@@ -77,6 +76,14 @@ def export_case(prediction: Prediction, reference: Path, rules: CaseRules) -> tu
         "reference": str(reference.resolve()),
         "model": model,
     }
+
+
+def wrong_id(cases: list[str], challenge: Challenge) -> str:
+    """What to say of names that are no ids of the challenge."""
+    whose = of_others(cases, challenge)
+    what = (f"ids are {whose}, not of {challenge.title}: give that year" if whose else
+            f"no case id of {challenge.title}, as {id_form(challenge)} (N is a digit): name the file as the case")
+    return f"{what}; --any_id lets it through for a rehearsal"
 
 
 def to_official(labels: np.ndarray, mapping: OfficialLabels, challenge: Challenge) -> np.ndarray:

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from nnmiss.availability import modality_names
 from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
-from nnmiss.evaluation.predictions import Prediction, find_predictions
+from nnmiss.evaluation.predictions import Prediction, find_predictions, subset_order
 from nnmiss.export.bounded_threads import in_threads
 from nnmiss.export.enhancing_rule import EnhancingRule
-from nnmiss.export.export_case import CaseRules, export_case
+from nnmiss.export.export_case import CaseRules, export_case, wrong_id
 from nnmiss.export.label_names import official_labels
 from nnmiss.export.manifest import describe_export, describe_subset
 from nnmiss.export.output_folder import check_output, filling, publish
@@ -57,8 +57,9 @@ def export_predictions(pred: str | Path, references: str | Path, output: str | P
 
     Returns:
         The manifest (documentation/reference/files.md). A case that cannot be exported is left out and stands in its
-        "failures"; cases that have an image but no prediction are in "missing" of each subset. When no case could be
-        exported, nothing is written, and an earlier export stays.
+        "failures"; cases that have an image, but neither segmentation beside it nor prediction, are in "missing" of
+        each subset; "absent_subsets" are those without any prediction, where there are several. When no case could
+        be exported, nothing is written, and an earlier export stays.
 
     Raises NnmissError for what concerns all cases, before anything is written.
     """
@@ -67,21 +68,27 @@ def export_predictions(pred: str | Path, references: str | Path, output: str | P
     check_output(output, options.overwrite)
     if not pred.is_dir():
         raise NnmissError(f"prediction folder {pred} does not exist: give what nnmiss_predict wrote to (-o) as -i")
-    found = find_predictions(pred, _modalities(dataset_json), dataset_json.get("file_ending", ".nii.gz"))
+    modalities = _modalities(dataset_json)
+    found = find_predictions(pred, modalities, dataset_json.get("file_ending", ".nii.gz"))
+    cases = list(dict.fromkeys(p.case for p in found.predictions))
+    if not options.any_id and not any(map(challenge.is_id, cases)):
+        raise NnmissError(f"all {len(cases)} case(s), as {cases[0]}: {wrong_id(cases, challenge)}")
     images = find_reference_images(references)
     groups: dict[str, list[Prediction]] = {}
     for prediction in found.predictions:
         groups.setdefault(FLAT if prediction.path.parent == pred else prediction.subset, []).append(prediction)
     failures = [{"subset": None, "case": None, "reason": error} for error in found.errors]
+    absent = [name for name in subset_order(modalities) if name not in groups] if len(groups) > 1 else []
     with filling(output) as temporary:
         subsets = {}
         with tqdm(total=len(found.predictions), desc="cases", disable=not options.progress) as bar:
             for name, predictions in groups.items():
                 cases, failed = _export_group(temporary / name, predictions, images, rules, options.num_threads, bar.update)
                 failures += [{"subset": name, "case": case, "reason": reason} for case, reason in failed.items()]
-                missing = sorted(images.found.keys() - {p.case for p in predictions})
+                missing = sorted(set(images.demanded) - {p.case for p in predictions})
                 subsets[name] = describe_subset(name, cases, missing, _zip(temporary, name, cases))
-        manifest = describe_export(pred, Path(references), rules, subsets, failures, found.notes, len(images.found))
+        manifest = describe_export(pred, Path(references), rules, subsets, absent, failures, found.notes,
+                                   len(images.found))
         if any(subset["n_cases"] for subset in subsets.values()):
             publish(temporary, output, manifest)
     return manifest

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nnmiss.brats_ids import of_others
 from nnmiss.brats_years import CHALLENGES, LABEL_ORDER, REGION_LABELS, Challenge, canonical_region
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.conventions import Conventions
@@ -30,7 +31,8 @@ class Imported:
 
 def import_portal_scores(specifications: Sequence[str], output_folder: str | Path, modalities: list[str],
                          dataset_json: dict | None = None, challenge: Challenge | None = None, name: str | None = None,
-                         compare: Sequence[str | Path] = (), include_average: bool = False) -> Imported:
+                         compare: Sequence[str | Path] = (), include_average: bool = False,
+                         dataset: str | None = None) -> Imported:
     """Reads `SUBSET=CSV` or `CSV` and writes what `publish` writes.
 
     Args:
@@ -39,12 +41,17 @@ def import_portal_scores(specifications: Sequence[str], output_folder: str | Pat
         challenge: decides the conventions; default: by the form of the case ids.
         name: of the method in the tables; default the output folder's.
         compare, include_average: as in `evaluate_folder`.
+        dataset: DatasetXXX_Name of `dataset_json`, written down so that nnmiss_report finds its images.
 
     Raises:
-        NnmissError: a file that is no score table, nothing to import, a year that cannot be told, or methods that cannot
-            be compared.
+        NnmissError: a file that is no score table, nothing to import, a year that cannot be told or is not that of the
+            ids, or methods that cannot be compared.
     """
     scores = read_portal_scores(specifications, modalities)
+    foreign = [case for case in set(scores.results["case"]) if challenge and not challenge.is_id(case)]
+    if challenge and (whose := of_others(foreign, challenge)):
+        raise NnmissError(f"the ids, as {min(foreign)}, are {whose}, not of {challenge.title}: give the year that they are "
+                          "of, or leave --year out where the ids say it")
     found = [region for region in REGION_ORDER if region in set(scores.results["region"])]
     regions, names, notes = _regions(found, dataset_json, challenge)
     results = scores.results[scores.results["region"].isin(names)].reset_index(drop=True)
@@ -61,7 +68,7 @@ def import_portal_scores(specifications: Sequence[str], output_folder: str | Pat
     notes += check_comparable(name, list(regions.members), conventions, others)
     summary = publish(output_folder, results, empty, name, modalities, regions, conventions, others=others,
                       include_average=include_average, notes=notes, errors=scores.errors,
-                      sources={"portal": [str(path) for path in scores.files]})
+                      sources={"portal": [str(path) for path in scores.files], **({"dataset": dataset} if dataset else {})})
     return Imported(summary, results, scores.errors, summary["notes"])
 
 

@@ -21,8 +21,8 @@ def describe_subset(name: str, cases: dict[str, dict], missing: list[str], sha25
     }
 
 
-def describe_export(pred: Path, references: Path, rules: CaseRules, subsets: dict[str, dict], failures: list[dict],
-                    notes: list[str], num_references: int) -> dict:
+def describe_export(pred: Path, references: Path, rules: CaseRules, subsets: dict[str, dict], absent: list[str],
+                    failures: list[dict], notes: list[str], num_references: int) -> dict:
     """The whole manifest. Takes "model" out of the cases, as a list of those that differ, and leaves its index."""
     challenge, rule = rules.challenge, rules.et_rule
     here = {name for name, _ in rules.labels.values()}
@@ -48,6 +48,7 @@ def describe_export(pred: Path, references: Path, rules: CaseRules, subsets: dic
         "uncertainty": rules.uncertainty,
         "models": _collect_models(subsets),
         "subsets": subsets,
+        "absent_subsets": absent,
         "failures": failures,
         "notes": notes,
     }

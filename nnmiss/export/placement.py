@@ -42,7 +42,7 @@ def find_placement(prediction: Path, reference: Path, nibabel_first: bool = Fals
     when a file is not a three-dimensional image.
     """
     pairs = _readings(prediction, reference, nibabel_first)
-    differences = [grid_difference(theirs, ours) for ours, theirs in pairs]
+    differences = [grid_difference(ours, theirs) for ours, theirs in pairs]
     if None in differences:
         return Placement(AS_IT_IS)
     orientation = _turn(*pairs[0])

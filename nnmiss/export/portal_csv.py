@@ -142,7 +142,8 @@ def _number(text: str) -> float | None:
 
 
 def _check_means(table: PortalTable, header: Header, cells: list[str] | None) -> None:
-    """Notes every column whose mean in the file differs from that of its rows, and how many values are undefined."""
+    """Notes, unless rows were rejected, that means in the file differ from those of its rows; and undefined values."""
+    apart = []
     rows = pd.DataFrame(table.rows, columns=["case", "region", "metric", "value"])
     for column in header.columns:
         values = rows.loc[(rows["region"] == column.region) & (rows["metric"] == column.metric), "value"]
@@ -154,5 +155,8 @@ def _check_means(table: PortalTable, header: Header, cells: list[str] | None) ->
         if theirs is None:
             table.errors.append(f"row of means: {column.name} {cells[column.index]!r} is not a number")
         elif not isnan(theirs) and not isclose(theirs, values.mean(), rel_tol=MEAN_TOLERANCE, abs_tol=1e-5):
-            table.notes.append(f"the file's mean of {column.name} is {theirs:.6g}, that of its {len(values)} rows is "
-                               f"{values.mean():.6g}: rows are missing or were changed")
+            apart.append(f"the file's mean of {column.name} is {theirs:.6g}, that of its {len(values)} rows is "
+                         f"{values.mean():.6g}")
+    if apart and not table.errors:
+        more = f" (and {len(apart) - 1} more columns differ)" if len(apart) > 1 else ""
+        table.notes.append(f"{apart[0]}{more}: rows are missing or were changed")

@@ -36,7 +36,7 @@ def read_portal_scores(specifications: Iterable[str], modalities: list[str]) -> 
     all_legacy_scores.csv do. Raises NnmissError for a file that cannot be read at all, an unknown subset, or two files that
     give one value.
     """
-    files, errors, notes, rows = [], [], [], []
+    files, errors, notes, rows, files_of_rows = [], [], [], [], []
     for specification in specifications:
         subset, path = _subset_and_path(specification, modalities)
         table = read_portal_csv(path)
@@ -44,12 +44,14 @@ def read_portal_scores(specifications: Iterable[str], modalities: list[str]) -> 
         errors += [f"{path}: {text}" for text in table.errors]
         notes += [f"{path}: {text}" for text in table.notes]
         rows += [(case, subset, region, metric, value) for case, region, metric, value in table.rows]
+        files_of_rows += [path] * len(table.rows)
     results = pd.DataFrame(rows, columns=COLUMNS)
     twice = results.duplicated(COLUMNS[:-1])
     if twice.any():
-        case, subset, region, metric = results[twice].iloc[0, :4]
-        raise NnmissError(f"two files give {metric} of {region} of case {case} with {subset}: give one CSV per subset, as "
-                          "SUBSET=CSV")
+        key = results.loc[twice.idxmax(), COLUMNS[:-1]]
+        first, second = (files_of_rows[i] for i in results.index[(results[COLUMNS[:-1]] == key).all(axis=1)][:2])
+        raise NnmissError(f"{first} and {second} both give {key['metric']} of {key['region']} of case {key['case']} with "
+                          f"{key['subset']}: give one CSV per subset, as SUBSET=CSV")
     if results.empty:
         raise NnmissError("no score could be imported:\n  " + "\n  ".join(errors[:10]))
     with_dice = set(results.loc[results["metric"] == "dice", "subset"])

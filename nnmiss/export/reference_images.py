@@ -14,9 +14,18 @@ NOT_IMAGES = {"labelsTr", "labelsTs"}  # of nnU-Net: a case called case_0001 wou
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """Case -> its first image in each folder that holds some, sorted by case. Normally that is one."""
+    """Case -> its first image in each folder that holds some, sorted by case. Normally that is one.
+
+    `labelled` are the cases that have a segmentation beside them, or in a folder labelsTr.
+    """
 
     found: dict[str, list[Path]]
+    labelled: frozenset[str] = frozenset()
+
+    @property
+    def demanded(self) -> list[str]:
+        """The cases that a submission must have: not those of training, which a download's root folder holds too."""
+        return [case for case in self.found if case not in self.labelled and "_Training_" not in case]
 
     def of(self, case: str) -> Path:
         """The case's image. Raises NnmissError when there is none, or some lie in two folders: one may be resampled."""
@@ -34,29 +43,38 @@ def find_reference_images(folder: str | Path) -> ReferenceImages:
     """Looks for NIfTI files where the converters do (`nifti_files`); reads names only.
 
     Knows CASE_0000.nii.gz of nnU-Net and CASE/CASE_flair.nii.gz, CASE-t1c.nii and the like of BraTS; segmentations and
-    anything else are passed over. Raises NnmissError when the folder is absent or holds no such image.
+    anything else are no images. Raises NnmissError when the folder is absent or holds no such image.
     """
     if not Path(folder).is_dir():
         raise NnmissError(f"image folder {folder} does not exist: give the BraTS download, or the folder that was "
                           "predicted from (imagesTs, say)")
     found: dict[str, dict[str, Path]] = {}  # case -> folder -> its first image there
+    labelled = set()
     for file in nifti_files(folder):
-        case = None if NOT_IMAGES & set(file.folders[1:]) else case_of(file.name)
-        if case:
+        case, kind = (file.name, "label") if NOT_IMAGES & set(file.folders[1:]) else _case_and_kind(file.name)
+        if kind == "label":
+            labelled.add(case)
+        elif case:
             found.setdefault(case, {}).setdefault(file.relative.rpartition("/")[0], file.path)
     if not found:
         raise NnmissError(f"no image found: {describe(folder)}; expected CASE_0000.nii.gz as in nnU-Net, or "
                           "CASE_flair.nii.gz, CASE-t1c.nii.gz as in BraTS, here or in sub-folders")
-    return ReferenceImages({case: list(found[case].values()) for case in sorted(found)})
+    return ReferenceImages({case: list(found[case].values()) for case in sorted(found)}, frozenset(labelled))
 
 
 def case_of(name: str) -> str | None:
     """What stands before _0000, _flair, -t1c or another word for a modality (also t1_ce) in a file name; None without."""
-    channel = re.fullmatch(r"(.+)_\d{4}", name)
+    case, kind = _case_and_kind(name)
+    return None if kind == "label" else case
+
+
+def _case_and_kind(name: str) -> tuple[str | None, str | None]:
+    """Case, and "label" for a segmentation or what it is an image of; (None, None) for another name."""
+    channel = re.fullmatch(r"(.+)_(\d{4})", name)
     if channel:
-        return channel[1]
+        return channel[1], channel[2]
     for words in (2, 1):
         match = re.fullmatch(r"(.+?)" + r"[\s_.\-]([^\s_.\-]+)" * words, name)
-        if match and KIND_OF.get("".join(match.groups()[1:]).lower(), "label") != "label":
-            return match[1]
-    return None
+        if match and (kind := KIND_OF.get("".join(match.groups()[1:]).lower())):
+            return match[1], kind
+    return None, None

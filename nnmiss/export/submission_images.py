@@ -105,7 +105,7 @@ def _check_geometry(header: Header, challenge: Challenge, image: nib.Nifti1Heade
         return [Finding("geometry", severity, **where, came="; ".join(apart), expected="origin, spacing, direction and "
                         f"size of the case's image, {f'within {tolerance:g}' if tolerance else 'exactly'}, as ITK reads "
                         "them", todo=COPY_HEADER)] if apart else []
-    difference = grid_difference(itk_voxel_grid(header.unchecked), itk_voxel_grid(image))
+    difference = grid_difference(itk_voxel_grid(header.unchecked), itk_voxel_grid(image), ("file", "image"))
     return [warning("geometry", difference, "the geometry of the case's image", f"{COPY_HEADER}; the portal of "
                     f"{challenge.year} compares voxels only, viewers do not", **where)] if difference else []
 
@@ -115,7 +115,7 @@ def _times(shape: tuple[int, ...]) -> str:
 
 
 def _numbers(values: tuple) -> str:
-    return "(" + ", ".join(f"{v:.9g}" for v in values) + ")"
+    return "(" + ", ".join(f"{v + 0.0:.9g}" for v in values) + ")"
 
 
 def _matrix(matrix: np.ndarray) -> str:

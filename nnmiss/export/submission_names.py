@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nnmiss.brats_years import CHALLENGES, Challenge
+from nnmiss.brats_ids import id_form, of_others
+from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
 from nnmiss.export.archive_reading import REPACK, Member, Submission, printable
 from nnmiss.export.rules import Finding, error, warning
@@ -48,16 +49,19 @@ def by_portal_id(cases: Iterable[str], challenge: Challenge) -> dict[str, str]:
 
 
 def identify_files(submission: Submission, challenge: Challenge,
-                   known: Iterable[str] | None) -> tuple[list[SubmittedFile], list[Finding]]:
+                   known: Iterable[str] | None,
+                   demanded: Iterable[str] | None = None) -> tuple[list[SubmittedFile], list[Finding]]:
     """The images of a submission with their cases, and findings of the rules archive (folders), name, duplicate,
     unknown-id, missing-case and uncertainty (completeness).
 
     Args:
         known: the official case ids; None where nobody said, which leaves out unknown-id and missing-case.
+        demanded: those of them that must be there; None: all. A submission that could not be listed misses none.
 
     Raises NnmissError as `by_portal_id`.
     """
     by_key = None if known is None else by_portal_id(known, challenge)
+    demanded = by_key if demanded is None else by_portal_id(demanded, challenge)
     files, findings, keys = [], _nested(submission, challenge), {}
     for member in submission.members:
         file, key, problem = _identify(member, challenge, by_key)
@@ -70,8 +74,8 @@ def identify_files(submission: Submission, challenge: Challenge,
             continue
         place = (key, file.uncertainty)
         if place in keys:
-            findings.append(error("duplicate", f"{printable(keys[place])} is the same case {printable(key)}",
-                                  "one file per case", "leave one of them out", file.case, file.shown))
+            findings.append(error("duplicate", f"{printable(keys[place])} and {file.shown} are the same case "
+                                  f"{printable(key)}", "one file per case", "leave one of them out", file.case, file.shown))
         else:
             keys[place] = member.path
             if by_key is not None and key not in by_key:
@@ -79,7 +83,7 @@ def identify_files(submission: Submission, challenge: Challenge,
                                       f"ids as {next(iter(by_key.values()))}", "leave the file out, or name it as the "
                                       "official case is called", file.case, file.shown))
     found = {key for key, uncertainty in keys if uncertainty is None}
-    for key, case in (by_key or {}).items():
+    for key, case in (demanded or {}).items() if submission.listed else ():
         if key not in found:
             findings.append(error("missing-case", "no segmentation", "a segmentation of every case",
                                   "predict and add it; from 2025 on it scores Dice 0, before the means are over fewer "
@@ -126,15 +130,13 @@ def _other_file(member: Member, challenge: Challenge) -> tuple[SubmittedFile | N
 
 
 def _form(challenge: Challenge) -> str:
-    """The official file name as people write it: \\d{5} becomes NNNNN."""
-    form = re.sub(r"\\d\{(\d+)\}", lambda m: "N" * int(m.group(1)), challenge.id_pattern).replace(r"\d", "N")
-    return f"names as {form.replace('[A-Za-z0-9]+', '*')}{ENDING}"
+    return f"names as {id_form(challenge)}{ENDING}"
 
 
 def _whose(stem: str, challenge: Challenge) -> str:
-    """'; it is one of BraTS 2023 GLI' where another challenge calls its cases so."""
-    others = [c.title for c in CHALLENGES.values() if c.is_id(stem) and c != challenge]
-    return f"; it is one of {' or '.join(others[:3])}" if others else ""
+    """'; it is one of BraTS 2023 GLI (--year 2023)' where another challenge calls its cases so."""
+    whose = of_others([stem], challenge)
+    return f"; it is one {whose}" if whose else ""
 
 
 def _nested(submission: Submission, challenge: Challenge) -> list[Finding]:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
+from nnmiss.brats_ids import of_others
 from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
 from nnmiss.export.archive_reading import Submission, open_submission
@@ -61,22 +62,27 @@ def validate_submission(path: str | Path, challenge: Challenge, references: str 
     Args:
         references: folder of the cases' images (nnU-Net's or the official download), or what was found there. For the
             geometry, and for the known ids where `ids` is not given.
-        ids: the official cases of this submission.
+        ids: the official cases of this submission; all of them are demanded, of `references` only those without a
+            segmentation.
         num_threads: images checked at once.
         progress: show a bar.
 
     Raises:
-        NnmissError: nothing is at `path`, it holds several submissions, `references` holds no image, an empty list, or
-            known ids of which the portal reads two as one.
+        NnmissError: nothing is at `path`, it holds several submissions, `references` holds no image, an empty list,
+            known ids of another challenge, or of which the portal reads two as one.
     """
     if references is not None and not isinstance(references, ReferenceImages):
         references = find_reference_images(references)
     known = list(dict.fromkeys(ids)) if ids is not None else None if references is None else list(references.found)
     if known is not None and not known:
         raise NnmissError("the list of known case ids is empty: give the official cases, or none")
+    if whose := of_others(known or (), challenge):
+        raise NnmissError(f"the known ids, as {known[0]}, are {whose}, not of {challenge.title}: give the year of the "
+                          "images (-r) or of the list (--ids)")
     _one_submission(Path(path))
     with open_submission(path, challenge.portal) as submission:
-        files, named = identify_files(submission, challenge, known)
+        demanded = references.demanded if ids is None and references else known
+        files, named = identify_files(submission, challenge, known, demanded)
         imaged = by_portal_id(references.found if references else (), challenge)
 
         def check(file: SubmittedFile, local: Path) -> list[Finding]:
@@ -95,6 +101,8 @@ def validate_submission(path: str | Path, challenge: Challenge, references: str 
     order = list(RULES)
     report.findings.sort(key=lambda f: (order.index(f.rule), f.severity, f.case or "", f.file or ""))
     report.notes = _unchecked(report, known, references is not None, imaged)
+    if known and not demanded:
+        report.notes.append("missing cases were not checked: the cases of -r are training cases; give a list (--ids)")
     return report
 
 
@@ -116,8 +124,8 @@ def _check_all(submission: Submission, files: list[SubmittedFile],
                 local.unlink(missing_ok=True)
 
     with TemporaryDirectory(prefix="nnmiss_validate_") as folder:
-        fetched = ((file, submission.fetch(file.member, Path(folder), number))
-                   for number, file in enumerate(tqdm(files, desc="checking", unit="file", disable=not progress)))
+        bar = tqdm(files, desc="checking", unit=" files", disable=not (progress and files))
+        fetched = ((file, submission.fetch(file.member, Path(folder), number)) for number, file in enumerate(bar))
         with closing(in_threads(check_and_drop, fetched, num_threads)) as checked:
             for _, future in checked:
                 yield from future.result()
@@ -150,7 +158,7 @@ def _unchecked(report: Report, known: list[str] | None, with_images: bool, image
         notes.append("known ids and missing cases were not checked: give the images (-r) or a list (--ids)")
     without = [c for c in cases if with_images and (portal_id(c + ENDING, challenge) or c) not in imaged]
     if without:
-        notes.append(f"{len(without)} cases have no image to compare geometry with: {', '.join(without[:5])}"
+        notes.append(f"{len(without)} case(s) have no image to compare geometry with: {', '.join(without[:5])}"
                      f"{' ...' if len(without) > 5 else ''}")
     if not with_images and challenge.geometry == "reference":
         notes.append("origin, spacing and direction were not compared: give the images (-r)")
