@@ -107,7 +107,7 @@ def _lines(axes: Axes, stages: list[StageCurves], names: list[str], title: str, 
         if len(stages) > 1:
             axes.axvline(start + 0.5, color=INK, linewidth=0.6, linestyle=":")
             axes.annotate(stage.stage, (start + 0.5, 0.0), xycoords=("data", "axes fraction"), xytext=(3, 3), fontsize=7,
-                          textcoords="offset points")
+                          textcoords="offset points", rotation=90 if len(stages) > 3 else 0)  # side by side, many overlap
         start += stage.epochs
     axes.legend(fontsize=8, frameon=False)
 

@@ -73,8 +73,8 @@ def collect_cases(sources: list[Source], places: Places, cases: list[str]) -> tu
         else:
             without.append(case)
     if without:
-        missing.append(f"No images of {', '.join(without)} were found: say where they are with --images FOLDER (nnU-Net's "
-                       f"CASE_0000{places.file_ending}).")
+        missing.append(f"No images of {', '.join(without)} were found: set nnUNet_raw, or say where they are with --images "
+                       f"FOLDER (nnU-Net's CASE_0000{places.file_ending}).")
     lacking = [case.name for case in found if case.gt is None]
     if lacking:
         missing.append(f"No ground truth of {', '.join(lacking)} was found: say where it is with --gt FOLDER.")
