@@ -10,9 +10,9 @@ import platform
 import resource
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
+from machine import processor
 from scipy import ndimage
 
 from nnmiss.evaluation.conventions import Conventions
@@ -79,15 +79,6 @@ def seconds(gt: np.ndarray, pred: np.ndarray, regions, conventions: Conventions,
         Reference(gt, (1, 1, 1), regions, conventions, NAMES).score(pred)
         times.append(time.process_time() - start)
     return min(times)
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it, else the architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import argparse
 import os
 import platform
 import time
-from pathlib import Path
 
 import numpy as np
+from machine import processor
 from scipy import ndimage
 
 from nnmiss.availability import all_subsets
@@ -70,15 +70,6 @@ def main() -> None:
           f"{min(wall):.2f} s wall, {min(cpu):.2f} s CPU (best of 3; worst {max(wall):.2f} / {max(cpu):.2f})")
     if not args.no_medpy and args.definition == "brats2020":
         compare_with_medpy(gt, preds, scores, regions.members)
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it, else the architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def compare_with_medpy(gt: np.ndarray, preds: list[np.ndarray], scores: list[dict], members: dict) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from machine import processor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -62,15 +62,6 @@ def make_plan(resample: bool) -> tuple[PlansManager, dict]:
     return PlansManager(plans), dataset_json
 
 
-def machine() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def seconds(function, *arguments) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
@@ -105,7 +96,7 @@ def main() -> None:
                 times[key] += [elapsed] if repeat else []
                 for old in folder.glob("*.b2nd"):
                     old.unlink()
-    result = {"machine": machine(), "cores": os.cpu_count(),
+    result = {"machine": processor(), "cores": os.cpu_count(),
               "shape": list(args.shape), "dtype": args.dtype, "resample": args.resample, "files": 4 - args.missing,
               "stock_complete_s": round(min(times["stock"]), 3), "nnmiss_with_holes_s": round(min(times["nnmiss"]), 3),
               "ratio": round(min(times["nnmiss"]) / min(times["stock"]), 3), "repeats": args.repeats}

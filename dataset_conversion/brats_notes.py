@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from nnmiss.brats_years import CHALLENGES, Challenge
 from nnmiss.dataset_conversion.brats_files import Download, FoundCase, stated_year
-from nnmiss.dataset_conversion.raw_types import SourceCase, shortened
+from nnmiss.dataset_conversion.raw_types import SourceCase
+from nnmiss.errors import shortened
 from nnmiss.nifti_files import NiftiFile, describe
 
 EXAMPLES = {2018: "Brats18_2013_10_1", 2019: "BraTS19_2013_10_1", 2020: "BraTS20_Training_001", 2021: "BraTS2021_00000"}

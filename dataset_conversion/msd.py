@@ -12,8 +12,8 @@ from nnmiss.atomic_files import read_json
 from nnmiss.brats_years import canonical_label, find_challenge
 from nnmiss.dataset_conversion.brats import label_entries
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
-from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase, shortened
-from nnmiss.errors import NnmissError
+from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase
+from nnmiss.errors import NnmissError, shortened
 from nnmiss.nifti_files import check_source, stem
 
 DESCRIPTION = "a task of the Medical Segmentation Decathlon, as Task01_BrainTumour (4-D images)"

@@ -13,8 +13,8 @@ from nnmiss.dataset_conversion.file_patterns import find_pattern_files, parse_pa
 from nnmiss.dataset_conversion.folder_names import folder_names
 from nnmiss.dataset_conversion.label_choice import parse_labels, parse_regions
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS, ConversionSummary, write_raw_dataset
-from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase, shortened
-from nnmiss.errors import NnmissError
+from nnmiss.dataset_conversion.raw_types import RawDataset, SourceCase
+from nnmiss.errors import NnmissError, shortened
 from nnmiss.nifti_files import NiftiFile, describe, distinct_sources, nifti_files
 
 DESCRIPTION = "your own data: a pattern of file names for each modality and the label"

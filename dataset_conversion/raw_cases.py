@@ -2,19 +2,19 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
 
 from tqdm import tqdm
 
 from nnmiss.atomic_files import write_json
+from nnmiss.bounded_threads import in_threads
 from nnmiss.dataset_conversion.case_files import CaseSettings, write_case
 from nnmiss.dataset_conversion.raw_folder import new_dataset_folder
-from nnmiss.dataset_conversion.raw_types import ConversionSummary, RawDataset, SourceCase, shortened
-from nnmiss.errors import NnmissError
+from nnmiss.dataset_conversion.raw_types import ConversionSummary, RawDataset, SourceCase
+from nnmiss.errors import NnmissError, shortened
 
 NUM_THREADS = 4  # at once; decompression, most of the work, runs outside Python's lock
 
@@ -56,7 +56,7 @@ def write_raw_dataset(dataset: RawDataset, cases: Iterable[SourceCase], output: 
     with new_dataset_folder(output, dataset_id, dataset.name, overwrite) as (temporary, final):
         summary = ConversionSummary(final, dataset.modalities, {}, {}, {}, notes=list(notes))
         write = partial(write_case, temporary, dataset, settings=CaseSettings(copy, spacing_mm, blank_is_missing))
-        with closing(_in_threads(write, cases, num_threads)) as done:  # on any error no thread goes on writing
+        with closing(in_threads(write, cases, num_threads)) as done:  # on any error no thread goes on writing
             for case, future in tqdm(done, desc="converting", unit="case", total=len(cases),
                                      disable=disable_progress_bar):
                 try:
@@ -81,20 +81,6 @@ def leave_one_out_splits(cases: list[str]) -> list[dict[str, list[str]]]:
     if len(cases) < 2:
         raise NnmissError(f"a leave-one-out split needs at least two training cases, got {cases}")
     return [{"train": [c for c in cases if c != held_out], "val": [held_out]} for held_out in cases]
-
-
-def _in_threads(function: Callable, items: Sequence, num_threads: int) -> Iterator[tuple[SourceCase, Future]]:
-    """(item, finished or running call) in the order of `items`; only a few are ahead of the one that is taken."""
-    waiting: deque = deque()
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) >= 2 * num_threads:
-                yield waiting.popleft()
-        yield from waiting
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _refuse_empty(summary: ConversionSummary, cases: Sequence[SourceCase]) -> None:

@@ -69,9 +69,3 @@ class ConversionSummary:
         return [f"fold {k}: no training case has {m}, so this fold cannot learn it"
                 for k, fold in enumerate(self.splits) for m in self.modalities
                 if not any(m in self.training[case] for case in fold["train"])]
-
-
-def shortened(items: list[str], limit: int = 10) -> str:
-    """'a, b, c and 7 more': a list in a sentence, never longer than a person reads."""
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more

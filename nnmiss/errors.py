@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 
 
@@ -26,6 +26,12 @@ def nearest_names(name: str, known: list[str] | tuple[str, ...]) -> str:
     nearest = [k for c in close for k in known if k.lower() == c]
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     return f"{hint}Known names: {', '.join(known)}."
+
+
+def shortened(names: Iterable[str], limit: int = 10) -> str:
+    """'a, b, c and 7 more': a list in a sentence, never longer than a person reads."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def command(main: Callable[[], int | None]) -> Callable[[], None]:

@@ -12,9 +12,9 @@ import pytest
 from brats_folders import make_brats_folder, save
 from test_brats_export import SHAPE, dataset_of, export, labels_of, made, predict, reason, reference  # noqa: F401
 
+from nnmiss.bounded_threads import in_threads
 from nnmiss.brats_years import find_challenge
 from nnmiss.cli import convert_dataset
-from nnmiss.export.bounded_threads import in_threads
 
 
 def everything(folder):

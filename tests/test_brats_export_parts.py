@@ -15,7 +15,7 @@ from nnmiss.errors import NnmissError
 from nnmiss.export.export_folder import ExportOptions, export_predictions
 from nnmiss.export.label_names import label_names, official_labels
 from nnmiss.export.nifti_files import nifti_bytes, reference_header
-from nnmiss.export.reference_images import case_of, find_reference_images
+from nnmiss.export.reference_images import case_and_kind, find_reference_images
 
 CASE = "BraTS20_Validation_001"
 SHAPE = (5, 4, 3)
@@ -97,7 +97,8 @@ def test_images_of_raw_folders_and_odd_copies(tmp_path):
     ("A t2 flair", "A"), ("BraTS-GLI-00001-000-t1n", "BraTS-GLI-00001-000"), ("A_t1post", "A"), ("A_seg", None),
     ("A_gtv", None), ("A_t3", None), ("flair", None), ("BraTS2021_00001", None)])
 def test_case_of_an_images_name(name, case):
-    assert case_of(name) == case
+    found, kind = case_and_kind(name)
+    assert (None if kind == "label" else found) == case
 
 
 @pytest.mark.parametrize("name", ["nowhere", ""])

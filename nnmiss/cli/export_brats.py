@@ -3,12 +3,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnmiss.brats_years import YEARS, find_challenge
 from nnmiss.cli.evaluate import dataset_json_of
-from nnmiss.errors import NnmissError, command
+from nnmiss.errors import NnmissError, command, shortened
 from nnmiss.export.enhancing_rule import REPLACEMENTS, EnhancingRule
 from nnmiss.export.export_folder import ExportOptions, export_predictions
 
@@ -68,12 +67,12 @@ def report(manifest: dict, output: Path, complete: bool) -> int:
     for name, subset in subsets.items():
         if subset["missing"]:
             incomplete.setdefault(tuple(subset["missing"]), []).append(name)
-    lacking = [f"{_few(names)} lack{'s' if len(names) == 1 else ''} {len(missing)} case(s) that have an image "
-               f"({_few(missing)}); from 2025 on a missing case is scored as the worst possible"
+    lacking = [f"{shortened(names, 3)} lack{'s' if len(names) == 1 else ''} {len(missing)} case(s) that have an image "
+               f"({shortened(missing, 3)}); from 2025 on a missing case is scored as the worst possible"
                for missing, names in incomplete.items()]
     if absent := manifest["absent_subsets"]:
-        lacking.append(f"{len(absent)} of {len(absent) + len(subsets)} subsets have no prediction ({_few(absent)}); "
-                       "nnmiss_predict --all_subsets makes all")
+        lacking.append(f"{len(absent)} of {len(absent) + len(subsets)} subsets have no prediction ({shortened(absent, 3)})"
+                       "; nnmiss_predict --all_subsets makes all")
     for text in lacking:
         print(f"{'error' if complete else 'note'}: {text}", file=sys.stderr if complete else sys.stdout)
     for note in manifest["notes"]:
@@ -94,14 +93,12 @@ def _by_reason(failures: list[dict]) -> list[tuple[str, str]]:
     together: dict[str, list[dict]] = {}
     for failure in failures:
         together.setdefault(failure["reason"], []).append(failure)
-    return [(f"case {_few([f['case'] for f in alike])} ({_few([f['subset'] for f in alike])}): " if alike[0]["subset"]
-             else "", reason) for reason, alike in together.items()]
+    return [(f"case {_different(alike, 'case')} ({_different(alike, 'subset')}): " if alike[0]["subset"] else "", reason)
+            for reason, alike in together.items()]
 
 
-def _few(names: Sequence[str]) -> str:
-    """The first three of the different names, and how many more there are."""
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _different(failures: list[dict], key: str) -> str:
+    return shortened(dict.fromkeys(failure[key] for failure in failures), 3)
 
 
 main = command(run)

@@ -160,9 +160,3 @@ def count_text(counts: Iterable[float]) -> str:
     """n of several means: "5", or "3\u20135" where it differs."""
     there = {int(n) for n in counts} or {0}
     return f"{min(there)}\u2013{max(there)}" if len(there) > 1 else f"{min(there)}"
-
-
-def case_means(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Mean over subsets: one row per case, one column per region. Undefined values (NaN) are left out."""
-    chosen = results[results["metric"] == metric]
-    return chosen.pivot_table(index="case", columns="region", values="value", aggfunc="mean", dropna=False)

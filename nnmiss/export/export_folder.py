@@ -9,10 +9,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnmiss.availability import modality_names
+from nnmiss.bounded_threads import in_threads
 from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.predictions import Prediction, find_predictions, subset_order
-from nnmiss.export.bounded_threads import in_threads
 from nnmiss.export.enhancing_rule import EnhancingRule
 from nnmiss.export.export_case import CaseRules, export_case, wrong_id
 from nnmiss.export.label_names import official_labels

@@ -51,7 +51,7 @@ def find_reference_images(folder: str | Path) -> ReferenceImages:
     found: dict[str, dict[str, Path]] = {}  # case -> folder -> its first image there
     labelled = set()
     for file in nifti_files(folder):
-        case, kind = (file.name, "label") if NOT_IMAGES & set(file.folders[1:]) else _case_and_kind(file.name)
+        case, kind = (file.name, "label") if NOT_IMAGES & set(file.folders[1:]) else case_and_kind(file.name)
         if kind == "label":
             labelled.add(case)
         elif case:
@@ -62,14 +62,9 @@ def find_reference_images(folder: str | Path) -> ReferenceImages:
     return ReferenceImages({case: list(found[case].values()) for case in sorted(found)}, frozenset(labelled))
 
 
-def case_of(name: str) -> str | None:
-    """What stands before _0000, _flair, -t1c or another word for a modality (also t1_ce) in a file name; None without."""
-    case, kind = _case_and_kind(name)
-    return None if kind == "label" else case
-
-
-def _case_and_kind(name: str) -> tuple[str | None, str | None]:
-    """Case, and "label" for a segmentation or what it is an image of; (None, None) for another name."""
+def case_and_kind(name: str) -> tuple[str | None, str | None]:
+    """What stands before _0000, _flair, -t1c or another such word (also t1_ce), and "label" for a segmentation, else what
+    it is an image of; (None, None) for another name."""
     channel = re.fullmatch(r"(.+)_(\d{4})", name)
     if channel:
         return channel[1], channel[2]

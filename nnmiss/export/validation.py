@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
+from nnmiss.bounded_threads import in_threads
 from nnmiss.brats_ids import of_others
 from nnmiss.brats_years import Challenge
 from nnmiss.errors import NnmissError
 from nnmiss.export.archive_reading import Submission, open_submission
-from nnmiss.export.bounded_threads import in_threads
 from nnmiss.export.reference_images import ReferenceImages, find_reference_images
 from nnmiss.export.rules import ERROR, RULES, WARNING, Finding, error
 from nnmiss.export.submission_images import check_image, no_reference

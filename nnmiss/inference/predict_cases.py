@@ -1,9 +1,8 @@
 """Cases in, segmentations out: preprocessing and export run beside the network, and a bad case stops only itself."""
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from nnmiss import __version__
 from nnmiss.atomic_files import write_json
 from nnmiss.availability import Present, modality_names, subset_name
+from nnmiss.bounded_threads import in_threads
 from nnmiss.errors import NnmissError
 from nnmiss.inference.expected_dice import expected_dice, read_validation_dice
 from nnmiss.inference.export import export_prediction
@@ -59,9 +59,8 @@ def predict_cases(predictor: MissingModalityPredictor, cases: list[RawCase], wan
         return torch.from_numpy(data), properties, tuple(properties["nnmiss_available"])
 
     writer = CaseWriter(predictor, output, num_export_threads)
-    with writer, ThreadPoolExecutor(num_loading_threads) as loader:
-        for case, loaded in tqdm(_ahead(loader, load, cases, num_loading_threads), total=len(cases), desc="cases",
-                                 disable=not predictor.allow_tqdm):
+    with writer, closing(in_threads(load, cases, num_loading_threads)) as loading:
+        for case, loaded in tqdm(loading, total=len(cases), desc="cases", disable=not predictor.allow_tqdm):
             try:
                 data, properties, available = loaded.result()
                 plan, notes = wanted.of_case(case.name, available, writer.modalities)
@@ -73,16 +72,6 @@ def predict_cases(predictor: MissingModalityPredictor, cases: list[RawCase], wan
             except Exception as error:  # whatever is wrong with this case, the others still finish
                 writer.failed(case.name, f"{type(error).__name__}: {error}")
     return writer.failures
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, number: int) -> Iterator[tuple[RawCase, Future]]:
-    """Yields (item, future result) with the next `number` items already being worked on."""
-    waiting: deque = deque()
-    for item in items:
-        waiting.append((item, pool.submit(work, item)))
-        if len(waiting) > number:
-            yield waiting.popleft()
-    yield from waiting
 
 
 class CaseWriter:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnmiss.availability import Present, subset_name
 from nnmiss.case_lists import read_case_list
-from nnmiss.errors import NnmissError, nearest_names
+from nnmiss.errors import NnmissError, nearest_names, shortened
 
 
 @dataclass(frozen=True)
@@ -84,5 +84,5 @@ def wanted_cases(asked: list[str], cases: Collection[str]) -> tuple[list[str], d
         there = sorted(cases)
         hint = nearest_names(first, there).partition("Known names")[0]
         raise NnmissError(f"--cases: none of the {len(names)} case(s) is in the input folder, such as {first}. {hint}It "
-                          f"has {', '.join(there[:3])}{f' and {len(there) - 3} more' if len(there) > 3 else ''}")
+                          f"has {shortened(there, 3)}")
     return [case for case in cases if case in names], unknown

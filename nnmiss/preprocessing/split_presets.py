@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from nnmiss.brats_years import CHALLENGES
-from nnmiss.errors import NnmissError, nearest_names
+from nnmiss.errors import NnmissError, nearest_names, shortened
 
 PRESETS = ("brats2018-1", "brats2018-2", "brats2018-3", "brats2020", "brats2021", "brats2023-gli")
 ALIASES = {"brats2023": "brats2023-gli"}
@@ -77,7 +77,7 @@ class FittedSplit:
                  f"validation cases, {n['test']} test cases are kept apart"]
         if self.test_in_images_ts:
             lines.append(f"{self.test_in_images_ts} of the test cases are in imagesTs")
-        missing = [f"{len(self.absent[side])} {SIDE_WORDS[side]} ({first_few(self.absent[side])})"
+        missing = [f"{len(self.absent[side])} {SIDE_WORDS[side]} ({shortened(self.absent[side], 3)})"
                    for side in SIDES if self.absent[side]]
         if missing:
             number = sum(map(len, self.absent.values()))
@@ -85,7 +85,7 @@ class FittedSplit:
                          f"{', '.join(missing)}. Results are not comparable with those on the whole split")
         if self.unknown:
             lines.append(f"WARNING: {len(self.unknown)} case(s) of this data set are not in the preset and in no part of "
-                         f"fold 0: {first_few(self.unknown)}")
+                         f"fold 0: {shortened(self.unknown, 3)}")
         if not n["test"]:
             lines.append("WARNING: none of the preset's test cases is in this data set")
         return lines
@@ -143,8 +143,8 @@ def fit_preset(name: str, cases: Iterable[str], images_ts_cases: Iterable[str] =
     for side in ("train", "val"):
         if not ids[side]:
             raise NnmissError(f"preset {preset.name}: none of its {len(preset.ids[side])} {SIDE_WORDS[side]} cases "
-                              f"({first_few(preset.ids[side])}) is among the data set's {len(cases)} training cases "
-                              f"({first_few(sorted(cases))}): convert all of {preset.title}, cases named by their ids")
+                              f"({shortened(preset.ids[side], 3)}) is among the data set's {len(cases)} training cases "
+                              f"({shortened(sorted(cases), 3)}): convert all of {preset.title}, cases named by their ids")
     return FittedSplit(preset, ids, absent, sorted(cases - preset.known), len(set(ids["test"]) - cases))
 
 
@@ -157,16 +157,10 @@ def _refuse_another_year(preset: SplitPreset, cases: set[str]) -> None:
     if best and 2 * common[preset.name] < len(cases):
         fitting = [name for name in PRESETS if common[name] == best]
         raise NnmissError(f"preset {preset.name} knows {common[preset.name]} of the data set's {len(cases)} training cases "
-                          f"({first_few(sorted(cases))}), {' and '.join(fitting)} know{'s' * (len(fitting) == 1)} {best}: "
-                          f"give --splits {fitting[0]}")
+                          f"({shortened(sorted(cases), 3)}), {' and '.join(fitting)} know{'s' * (len(fitting) == 1)} {best}"
+                          f": give --splits {fitting[0]}")
     if not best:
         like = " or ".join(c.title for c in CHALLENGES.values() if any(map(c.is_id, cases)))
         why = f"they are named as in {like}" if like else "BraTS cases keep their official ids as names"
         raise NnmissError(f"preset {preset.name} knows none of the data set's {len(cases)} training cases "
-                          f"({first_few(sorted(cases))}): {why}, and no preset knows them. Presets:\n{list_presets()}")
-
-
-def first_few(names: Iterable[str], number: int = 3) -> str:
-    """'a, b, c and 7 more'."""
-    names = list(names)
-    return ", ".join(names[:number]) + (f" and {len(names) - number} more" if len(names) > number else "")
+                          f"({shortened(sorted(cases), 3)}): {why}, and no preset knows them. Presets:\n{list_presets()}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnmiss.atomic_files import read_json, write_json
-from nnmiss.errors import NnmissError
+from nnmiss.errors import NnmissError, shortened
 from nnmiss.preprocessing.split_presets import FittedSplit, fit_preset, is_preset, list_presets, nearest_preset
 
 Splits = list[dict[str, list[str]]]
@@ -31,19 +31,15 @@ def read_splits(path: str | Path, cases: list[str]) -> Splits:
         unknown = sorted(set(train + val) - set(cases))
         doubled = sorted({c for c in train + val if (train + val).count(c) > 1})
         if unknown:
-            problems.append(f"fold {number}: unknown cases {_listed(unknown)}")
+            problems.append(f"fold {number}: unknown cases {shortened(unknown, 8)}")
         if doubled:
-            problems.append(f"fold {number}: cases that stand there more than once {_listed(doubled)}")
+            problems.append(f"fold {number}: cases that stand there more than once {shortened(doubled, 8)}")
         if not train:
             problems.append(f"fold {number}: no training case")
     if problems:
-        known = f"the data set's cases are {_listed(sorted(cases))}"
+        known = f"the data set's cases are {shortened(sorted(cases), 8)}"
         raise NnmissError(f"{path}: " + "; ".join(problems) + f" ({known})")
     return [{side: [str(case) for case in fold[side]] for side in sides} for fold in content]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def choose_splits(asked: str | FittedSplit | None, raw_dataset_folder: Path, cases: list[str]) -> Splits | None:
