@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 
 
+_forks_are_reset = False
+
+
 class NnmissError(Exception):
     """Bad input or a state the user can mend.
 
@@ -34,6 +37,19 @@ def shortened(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def answer_sigterm() -> None:
+    """Makes a request to terminate end this process as Ctrl-C does. Forked children die of it, as is usual.
+
+    nnU-Net's process pools stop their forked workers with SIGTERM. A worker with a handler in Python can miss it, when it
+    comes just before the worker waits for a lock, and then the pool waits for the worker for ever.
+    """
+    global _forks_are_reset
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    if not _forks_are_reset:
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        _forks_are_reset = True
+
+
 def command(main: Callable[[], int | None]) -> Callable[[], None]:
     """Wraps the `main` of a command: errors and Ctrl-C become one message on stderr and an exit code.
 
@@ -43,7 +59,7 @@ def command(main: Callable[[], int | None]) -> Callable[[], None]:
 
     @wraps(main)
     def run() -> None:
-        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        answer_sigterm()
         try:
             code = main() or 0
         except NnmissError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import ast
 import errno
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -69,6 +70,23 @@ def test_ctrl_c_while_torch_is_imported_leaves_no_traceback():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
+
+
+def test_forked_workers_of_a_command_die_of_sigterm():
+    """Else nnU-Net's pools hang now and then: a handler in Python can miss the signal, the default cannot."""
+    read, write = os.pipe()
+
+    def main():
+        child = os.fork()
+        if child == 0:
+            os.write(write, str(int(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert callable(signal.getsignal(signal.SIGTERM))
+
+    with pytest.raises(SystemExit) as stop:
+        command(main)()
+    assert stop.value.code == 0 and os.read(read, 1) == b"1"
 
 
 @pytest.mark.parametrize(("error", "said"), [

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
+from nnmiss.errors import answer_sigterm
+
 
 def start(name: str) -> None:
     """Imports nnmiss.cli.<name>, which takes seconds, and runs its command. Exits as `nnmiss.errors.command` says."""
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    answer_sigterm()
     try:
         main = import_module(f"nnmiss.cli.{name}").main
     except KeyboardInterrupt:
