@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 
-
 _forks_are_reset = False
 
 
