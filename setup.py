@@ -4,10 +4,14 @@ from setuptools import setup
 PACKAGES = {
     "nnmiss": "nnmiss",
     "nnmiss.preprocessing": "nnmiss/preprocessing",
+    "nnmiss.classification": "nnmiss/classification",
+    "nnmiss.classification.kinds": "nnmiss/classification/kinds",
     "nnmiss.networks": "nnmiss/networks",
+    "nnmiss.networks.encoders": "nnmiss/networks/encoders",
     "nnmiss.losses": "nnmiss/losses",
     "nnmiss.inference": "nnmiss/inference",
     "nnmiss.evaluation": "nnmiss/evaluation",
+    "nnmiss.evaluation.classification": "nnmiss/evaluation/classification",
     "nnmiss.benchmark": "nnmiss/benchmark",
     "nnmiss.export": "nnmiss/export",
     "nnmiss.report": "nnmiss/report",
@@ -37,6 +41,7 @@ COMMANDS = (
 FILES = {
     "nnmiss.preprocessing": ["split_presets/*.json"],
     "nnmiss.report": ["assets/*"],
+    "nnmiss.dataset_conversion": ["mimic_resources/*"],
 }
 
 setup(
@@ -53,16 +58,28 @@ setup(
         "batchgenerators>=0.25.1",  # nnU-Net's file helpers and loader processes
         "numpy>=1.26",  # arrays
         "scipy>=1.11",  # k-d tree, morphology and statistical tests of the evaluation
+        "scikit-learn>=1.4",  # metrics and grouped, stratified splits of classification
+        "scikit-image>=0.22",  # reads PNG and JPEG images of classification data sets
         "pandas>=2",  # results.csv and the tables made from it
         "matplotlib>=3.7",  # figures
         "tqdm>=4.60",  # progress bars
     ],
     extras_require={
+        "audio": [
+            "librosa>=0.10",  # MFCC and spectrograms of recordings, as the published pipelines compute them
+            "soundfile>=0.12",  # reads the wav files
+        ],
+        "smote": ["imbalanced-learn>=0.12"],  # synthetic minority samples, as MetaKD's ADNI
+        "genetics": ["bed-reader>=1.0.5"],  # PLINK genotypes of the ADNI converter
         "test": [
             "pytest>=8",  # runs the tests
             "medpy>=0.5",  # oracle for the pooled HD95 (GPL: never imported by nnmiss itself)
             "surface-distance>=0.1",  # oracle for the BraTS 2023 HD95
             "selenium>=4.20",  # drives a headless browser through the report (skipped where there is none)
+            "librosa>=0.10",  # audio modalities
+            "soundfile>=0.12",  # the wav files they are read from
+            "imbalanced-learn>=0.12",  # SMOTE
+            "bed-reader>=1.0.5",  # writes and reads the PLINK files of the ADNI converter's test
             "transformers>=4.40",  # writes the tiny random CLIP that the prompts are tested with
         ],
         "clip": ["transformers>=4.40"],  # CLIP's text model, which encodes the prompts of `all_stage` once

@@ -12,26 +12,45 @@ from nnmiss.atomic_files import read_json
 from nnmiss.errors import NnmissError, nearest_names
 
 Present = tuple[bool, ...]  # one entry per modality, in channel order
+AVAILABLE = "available"  # in classification: the subset of whatever each sample has
+
+
+def is_classification(dataset_json: dict) -> bool:
+    """Whether a dataset.json describes a classification data set: it has "task" and "modalities"."""
+    return "task" in dataset_json and "modalities" in dataset_json
 
 
 def modality_names(dataset_json: dict) -> list[str]:
-    """The modality names of a data set in channel order, from `channel_names`.
+    """The modality names of a data set in channel order: from `channel_names`; in classification the keys of `modalities`.
 
-    Raises NnmissError unless the keys are "0".."M-1", the names are distinct without case and free of '+' and '/'
-    (they become folder names), and there are at least two.
+    Raises NnmissError unless the keys of `channel_names` are "0".."M-1", the names are distinct without case and free of
+    '+' and '/' (they become folder names), and there are at least two. In classification `available` is no name either:
+    so is called what each sample has.
     """
-    channels = dataset_json.get("channel_names") or dataset_json.get("modality")
-    if not isinstance(channels, dict) or sorted(channels, key=str) != sorted(map(str, range(len(channels)))):
-        raise NnmissError(f'dataset.json: "channel_names" must map "0", "1", ... to names, got {channels!r}')
-    names = [str(channels[str(i)]) for i in range(len(channels))]
+    if is_classification(dataset_json):
+        names = _classification_names(dataset_json["modalities"])
+    else:
+        channels = dataset_json.get("channel_names") or dataset_json.get("modality")
+        if not isinstance(channels, dict) or sorted(channels, key=str) != sorted(map(str, range(len(channels)))):
+            raise NnmissError(f'dataset.json: "channel_names" must map "0", "1", ... to names, got {channels!r}')
+        names = [str(channels[str(i)]) for i in range(len(channels))]
     if len({n.lower() for n in names}) < len(names):
         raise NnmissError(f"dataset.json: modality names must differ without regard to case, got {names}")
     bad = [n for n in names if not n or "+" in n or "/" in n]
     if bad:
         raise NnmissError(f"dataset.json: modality names may not be empty or contain '+' or '/', got {bad}")
     if len(names) < 2:
-        raise NnmissError(f"nnmiss needs at least two modalities, dataset.json names {names}: use nnU-Net itself")
+        instead = "" if is_classification(dataset_json) else ": use nnU-Net itself"
+        raise NnmissError(f"nnmiss needs at least two modalities, dataset.json names {names}{instead}")
     return names
+
+
+def _classification_names(modalities: object) -> list[str]:
+    if not isinstance(modalities, dict):
+        raise NnmissError(f'dataset.json: "modalities" must map names to {{"type": ...}}, got {modalities!r}')
+    if AVAILABLE in [name.strip().lower() for name in modalities]:
+        raise NnmissError(f"dataset.json: no modality may be called {AVAILABLE!r}, the name of what each sample has")
+    return list(modalities)
 
 
 def all_subsets(num_modalities: int) -> list[Present]:

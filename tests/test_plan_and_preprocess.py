@@ -145,7 +145,7 @@ BAD_DATA = {
                        ["case c1", "c1_0001.nii.gz", "directory"]),
     "name that nnU-Net uses": (lambda f: [p.rename(p.parent / p.name.replace("c1", "c0_seg"))
                                           for p in f.rglob("c1*.nii.gz")], ["case c0_seg", "may not end in _seg"]),
-    "classification": (lambda f: spoil_json(f, task="multiclass", modalities={}), ["classification data set"]),
+    "classification": (lambda f: spoil_json(f, task="multiclass", modalities={}), ["at least two modalities"]),
     "no images folder": (lambda f: shutil.rmtree(f / "imagesTr"), ["imagesTr not found"]),
 }
 

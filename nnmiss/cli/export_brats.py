@@ -10,6 +10,7 @@ from nnmiss.cli.evaluate import dataset_json_of
 from nnmiss.errors import NnmissError, command, shortened
 from nnmiss.export.enhancing_rule import REPLACEMENTS, EnhancingRule
 from nnmiss.export.export_folder import ExportOptions, export_predictions
+from nnmiss.preprocessing.dataset_folders import require_segmentation
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,8 +52,9 @@ def run(arguments: list[str] | None = None) -> int:
         raise NnmissError("--et_replace says by what a small ET is replaced; say with --et_min_voxels N what is small")
     rule = None if args.et_min_voxels is None else EnhancingRule(args.et_min_voxels, args.et_replace or "ncr")
     options = ExportOptions(rule, args.uncertainty, args.any_id, args.overwrite, args.np, not args.disable_progress_bar)
-    manifest = export_predictions(args.i, args.r, args.o, find_challenge(args.year, args.challenge),
-                                  dataset_json_of(args.d, args.i), options)
+    dataset_json = dataset_json_of(args.d, args.i)
+    require_segmentation(dataset_json, "nnmiss_export_brats")
+    manifest = export_predictions(args.i, args.r, args.o, find_challenge(args.year, args.challenge), dataset_json, options)
     return report(manifest, Path(args.o), args.complete)
 
 

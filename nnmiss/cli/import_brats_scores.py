@@ -13,7 +13,7 @@ from nnmiss.evaluation.conventions import Conventions
 from nnmiss.evaluation.markup import to_text
 from nnmiss.evaluation.tables import build_table
 from nnmiss.export.import_scores import import_portal_scores
-from nnmiss.preprocessing.dataset_folders import find_dataset_name
+from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_segmentation
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +45,7 @@ def run(arguments: list[str] | None = None) -> int:
         modalities = modality_names({"channel_names": {str(i): name for i, name in enumerate(args.modalities)}})
     else:
         dataset_json = dataset_json_of(args.d, args.o)
+        require_segmentation(dataset_json, "nnmiss_import_brats_scores")
         modalities = modality_names(dataset_json)
     if args.year is None and args.challenge != "GLI":
         raise NnmissError("--challenge needs --year")

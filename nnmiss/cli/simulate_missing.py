@@ -10,8 +10,15 @@ from pathlib import Path
 from nnmiss import __version__
 from nnmiss.atomic_files import writable_folder, write_json, write_text
 from nnmiss.availability import modality_names
+from nnmiss.classification.description import CONFIGURATION
 from nnmiss.errors import NnmissError, command
-from nnmiss.preprocessing.dataset_folders import find_dataset_name, load_dataset_json, require_folder
+from nnmiss.preprocessing.dataset_folders import (
+    CLASSIFICATION,
+    dataset_kind,
+    find_dataset_name,
+    load_dataset_json,
+    require_folder,
+)
 from nnmiss.preprocessing.integrity import find_problems, raise_problems
 from nnmiss.preprocessing.raw_dataset import list_training_cases
 from nnmiss.preprocessing.simulate_missing import (
@@ -29,7 +36,7 @@ from nnmiss.trainers.splits import fold_cases, load_or_make_splits
 PROTOCOLS = {
     "full_ratio": "a share --ratio of the cases stays complete, every other case lacks 1 to M-1 of M modalities",
     "rates": "each modality is MISSING in the share of cases that --rates says",
-    "brasyn": "each case lacks exactly one modality",
+    "brasyn": "each case lacks exactly one modality (segmentation only)",
 }
 
 
@@ -38,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnmiss_simulate_missing", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
         epilog="protocols:\n" + "\n".join(f"  {name:10s}  {what}" for name, what in PROTOCOLS.items())
-               + "\n\nNo image is touched. Files that really are absent stay absent, and a case keeps at least one file.")
+               + "\n\nNo file is touched. Files that really are absent stay absent, and a case keeps at least one file.")
     add = parser.add_argument
     add("-d", dest="dataset", required=True, metavar="ID", help="data set, id or name; only its raw folder is needed")
     add("-n", dest="name", required=True, metavar="NAME", help="name of the table: missing/NAME.csv of the raw data set")
@@ -64,9 +71,13 @@ def run(arguments: list[str] | None = None) -> int:
     raw = require_folder("nnUNet_raw")
     dataset = find_dataset_name(args.dataset)
     file = _table_path(raw / dataset, args.name, args.overwrite)
-    available, modalities = _files_there_are(raw / dataset)
+    classification = (raw / dataset / "dataset.json").is_file() and dataset_kind(raw / dataset) == CLASSIFICATION
+    if classification and args.protocol == "brasyn":
+        raise NnmissError("--protocol brasyn is the rule of a segmentation challenge: use rates or full_ratio for a "
+                          "classification data set")
+    available, modalities = (_samples_there_are if classification else _files_there_are)(raw / dataset)
     if args.fold is not None:
-        available = _of_fold(available, dataset, args.fold)
+        available = _of_fold(available, dataset, args.fold, classification)
     kept, parameters = _draw(args, available, modalities)
     check_every_modality_left(available, kept, modalities)
     text = table_text(kept, modalities)
@@ -77,7 +88,8 @@ def run(arguments: list[str] | None = None) -> int:
     write_text(file, text)
     print(file)
     asked = {"ratio": f" {args.ratio}", "rates": f" (missing) {' '.join(args.rates or [])}"}.get(args.protocol, "")
-    print(f"protocol {args.protocol}{asked}, seed {args.seed}, {len(kept)} training cases")
+    noun = "samples" if classification else "cases"
+    print(f"protocol {args.protocol}{asked}, seed {args.seed}, {len(kept)} training {noun}")
     print(summary_text(available, kept, modalities))
     print(f"To train with it: nnmiss_train {args.dataset} METHOD FOLD --missing {args.name} --tag {args.name}")
     return 0
@@ -110,11 +122,24 @@ def _files_there_are(folder: Path) -> tuple[Table, list[str]]:
     return {case.name: tuple(i in case.files for i in range(len(modalities))) for case in cases}, modalities
 
 
-def _of_fold(available: Table, dataset: str, fold: int) -> Table:
+def _samples_there_are(folder: Path) -> tuple[Table, list[str]]:
+    """The same of a classification data set's samples that are not for testing."""
+    from nnmiss.classification.integrity import samples_there_are  # readers that segmentation does without
+
+    return samples_there_are(folder)
+
+
+def _of_fold(available: Table, dataset: str, fold: int, classification: bool) -> Table:
     """The training cases of a fold. Raises NnmissError for a fold that does not exist."""
     folder = require_folder("nnUNet_preprocessed") / dataset
     if not folder.is_dir():
         raise NnmissError(f"--fold needs the folds of {folder}: run nnmiss_plan_and_preprocess first")
+    if classification:
+        from nnmiss.classification.cache import load_raw_samples
+        from nnmiss.classification.splits import fold_rows
+
+        training = fold_rows(folder, load_raw_samples(folder / CONFIGURATION), fold)[0]
+        return {sample: available[sample] for sample in training}
     cases = sorted(available)
     return {case: available[case] for case in fold_cases(load_or_make_splits(folder, cases), fold, cases)[0]}
 

@@ -9,7 +9,7 @@ import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnmiss.atomic_files import read_json
-from nnmiss.availability import modality_names
+from nnmiss.availability import is_classification, modality_names
 from nnmiss.errors import NnmissError, nearest_names
 
 PURPOSES = {
@@ -18,6 +18,7 @@ PURPOSES = {
     "nnUNet_results": "a folder for trained models",
 }
 REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
+SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
 
 
 def require_folder(variable: str) -> Path:
@@ -76,18 +77,62 @@ def known_labels(dataset_json: dict) -> list[int]:
     return _known(label_manager(dataset_json))
 
 
-def load_dataset_json(raw_dataset_folder: str | Path) -> dict:
-    """Reads dataset.json of a raw data set and checks what planning relies on.
+def dataset_kind(dataset_folder: str | Path) -> str:
+    """"segmentation" or "classification", from dataset.json in a raw or preprocessed data set's folder.
 
-    Raises NnmissError when it is absent, not JSON, lacks a key, or holds bad channel names, labels or types.
+    Raises NnmissError when it is absent or not a JSON object.
     """
-    path = Path(raw_dataset_folder) / "dataset.json"
+    return CLASSIFICATION if is_classification(_object(Path(dataset_folder) / "dataset.json")) else SEGMENTATION
+
+
+def kind_of_dataset(dataset: int | str) -> str:
+    """"segmentation" or "classification", of a data set by id or name: of its preprocessed folder, else of the raw one.
+
+    Raises NnmissError when there is no such data set, or no dataset.json in either folder.
+    """
+    name = find_dataset_name(dataset)
+    roots = [Path(os.environ[v]) / name for v in ("nnUNet_preprocessed", "nnUNet_raw") if os.environ.get(v)]
+    folder = next((root for root in roots if (root / "dataset.json").is_file()), None)
+    if folder is None:
+        looked = " or ".join(map(str, roots)) or "any folder"
+        raise NnmissError(f"{name} has no dataset.json in {looked}: convert it or run nnmiss_plan_and_preprocess first")
+    return dataset_kind(folder)
+
+
+def require_segmentation(dataset_json: dict, what: str) -> None:
+    """Raises NnmissError, naming the command or step `what`, when dataset.json describes a classification data set."""
+    if is_classification(dataset_json):
+        raise NnmissError(f"{what} is for segmentation; this is a classification data set ({dataset_json['task']})")
+
+
+def _object(path: Path) -> dict:
     content = read_json(path, "dataset.json")
     if not isinstance(content, dict):
         raise NnmissError(f"{path} must hold a JSON object with the keys {', '.join(REQUIRED_KEYS)}")
-    if "task" in content and "modalities" in content:
-        raise NnmissError(f"{path} describes a classification data set ({content['task']}), which this version of nnmiss "
-                          "does not handle yet")
+    return content
+
+
+def load_dataset_json(raw_dataset_folder: str | Path, kinds: tuple[str, ...] = (SEGMENTATION,)) -> dict:
+    """Reads dataset.json of a raw data set and checks what planning relies on.
+
+    Args:
+        raw_dataset_folder: DatasetXXX_Name.
+        kinds: what the caller can handle, of "segmentation" and "classification" (which is checked as
+            nnmiss.classification.description does).
+
+    Raises NnmissError when it is absent, not JSON, of another kind, lacks a key, or holds bad names, labels or types.
+    """
+    path = Path(raw_dataset_folder) / "dataset.json"
+    content = _object(path)
+    if is_classification(content):
+        if CLASSIFICATION not in kinds:
+            require_segmentation(content, f"{path}: this step")
+        from nnmiss.classification.description import parse_description  # torch and readers, which segmentation spares
+
+        return parse_description(content, str(path)).content
+    if SEGMENTATION not in kinds:
+        raise NnmissError(f'{path} describes a segmentation data set, this step is for classification ("task" and '
+                          '"modalities")')
     missing = [k for k in REQUIRED_KEYS if k not in content and not (k == "channel_names" and "modality" in content)]
     if missing:
         raise NnmissError(f"{path} lacks {', '.join(missing)}: see nnU-Net's documentation/dataset_format.md")

@@ -115,6 +115,9 @@ def read_source(specification: str) -> Source:
         hint = f", but {folder / 'validation'} has one" if (folder / "validation" / "results.csv").is_file() else hint
         raise NnmissError(f"{csv} not found{hint}. Give a folder of nnmiss_evaluate, nnmiss_import_brats_scores or "
                           "fold_K/validation")
+    if _is_of_classification(csv):
+        raise NnmissError(f"{csv} holds results of a classification data set, nnmiss_report is for segmentation: see the "
+                          "tables and figures beside that file")
     summary = read_json(folder / "summary.json", "summary") if (folder / "summary.json").is_file() else {}
     if not isinstance(summary, dict):
         raise NnmissError(f"{folder / 'summary.json'} must hold an object: evaluate again")
@@ -134,6 +137,13 @@ def read_source(specification: str) -> Source:
         source.notes.append(f"{source.name} has no summary.json: its conventions are not known")
     source.notes += [f"{source.name}: {text}" for key in ("errors", "notes") for text in _texts(summary, key)]
     return source
+
+
+def _is_of_classification(csv: Path) -> bool:
+    """Whether results.csv has the columns of nnmiss.evaluation.classification."""
+    with open(csv, encoding="utf-8", errors="replace") as file:
+        columns = file.readline().strip().split(",")
+    return "label" in columns and "region" not in columns
 
 
 def split_name(specification: str) -> tuple[str, Path]:
