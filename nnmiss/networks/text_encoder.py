@@ -33,7 +33,7 @@ def encode_texts(texts: list[str], encoder: str) -> tuple[np.ndarray, list[str]]
         NnmissError: `encoder` is a folder that is absent or not a CLIP model.
         EncoderUnavailable: transformers is not installed, or the hub's model cannot be had.
     """
-    with _quiet_transformers() as transformers:
+    with quiet_transformers() as transformers:
         tokenizer, model = _load(transformers, encoder)
         longest = model.config.max_position_embeddings  # CLIP: 77 tokens
         parts = []
@@ -97,7 +97,7 @@ def _hub_answers() -> bool:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[ModuleType]:
+def quiet_transformers() -> Iterator[ModuleType]:
     """Yields the transformers package with its messages and progress bars off. Raises EncoderUnavailable without it."""
     transformers = _import_transformers()
     logging = transformers.utils.logging
