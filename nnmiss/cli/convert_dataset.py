@@ -1,4 +1,4 @@
-"""nnmiss_convert_dataset: brings a public data set, as downloaded, into nnU-Net's raw format."""
+"""nnmiss_convert_dataset: brings a public data set, as downloaded, into nnU-Net's or the classification raw format."""
 from __future__ import annotations
 
 import argparse
@@ -10,9 +10,11 @@ from nnmiss.dataset_conversion import CONVERTERS
 from nnmiss.dataset_conversion.raw_cases import NUM_THREADS
 from nnmiss.dataset_conversion.raw_folder import raw_root
 from nnmiss.dataset_conversion.raw_types import ConversionSummary
+from nnmiss.dataset_conversion.sample_summary import LEFT_OUT, SampleSummary
 from nnmiss.errors import NnmissError, command, nearest_names
 
 MAX_LINES = 20  # cases printed one by one
+MAX_FAILED = 100  # samples whose failure is printed; a data set can have a hundred thousand
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,18 +63,31 @@ def run(arguments: list[str] | None = None) -> int:
 def print_summary(summary: ConversionSummary) -> None:
     """Which cases were written, what they lack, and, on stderr, what failed and why."""
     print(f"{summary.folder}")
+    if isinstance(summary, SampleSummary):
+        print("\n".join(summary.lines()))
+    else:
+        print_cases(summary)
+    for sentence in [*summary.notes, *summary.untrained()]:
+        print(f"note: {sentence}")
+    failed = list(summary.failed.items())
+    printed = failed[:MAX_FAILED] if isinstance(summary, SampleSummary) else failed
+    for case, message in printed:
+        print(f"error: {case} was not converted: {message}", file=sys.stderr)
+    if len(failed) > len(printed):
+        print(f"error: and {len(failed) - len(printed)} more samples were not converted, see {summary.folder / LEFT_OUT}",
+              file=sys.stderr)
+    for sentence in summary.errors:
+        print(f"error: {sentence}", file=sys.stderr)
+
+
+def print_cases(summary: ConversionSummary) -> None:
+    """Cases of a segmentation data set by part, and what each of the first ones lacks."""
     for part, cases in (("training", summary.training), ("test", summary.test)):
         if not cases:
             continue
         counts = Counter(m for kept in cases.values() for m in kept)
         print(f"{part} cases: {len(cases)}; " + ", ".join(f"{m} {counts[m]}" for m in summary.modalities))
         print_gaps({case: [m for m in summary.modalities if m not in kept] for case, kept in cases.items()})
-    for sentence in [*summary.notes, *summary.untrained()]:
-        print(f"note: {sentence}")
-    for case, message in summary.failed.items():
-        print(f"error: {case} was not converted: {message}", file=sys.stderr)
-    for sentence in summary.errors:
-        print(f"error: {sentence}", file=sys.stderr)
 
 
 def print_gaps(lacking: dict[str, list[str]]) -> None:
