@@ -30,6 +30,7 @@ COMMANDS = (
     "train",
     "predict",
     "evaluate",
+    "search",
     "report",
     "export_brats",
     "validate_brats",

@@ -94,14 +94,14 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
     labels = {ptid: label for ptid, label in sorted(labels.items()) if ptid in owners}
     split, about = split_of_participants(labels, options.splits, options.seed)
     labels = {ptid: label for ptid, label in labels.items() if ptid in split}
+    found = found.only(labels)
     kept, pruner = prune(found.genotypes, split, options.pruning)
     notes += [*about, *([f"variants kept by pruning ({pruner}, decided by the training participants): {int(kept.sum())}"]
                         if found.genotypes else [])]
     manifest = pd.DataFrame({"sample_id": list(labels), "subject_id": list(labels), "split": [split[p] for p in labels],
                              "label": list(labels.values())})
-    scans = {ptid: path for ptid, path in found.scans.items() if ptid in labels}
-    if scans:
-        manifest["imaging"] = [f"imaging/{p}{scan_ending(scans[p])}" if p in scans else None for p in labels]
+    if found.scans:
+        manifest["imaging"] = [f"imaging/{p}{scan_ending(found.scans[p])}" if p in found.scans else None for p in labels]
 
     def fill(folder: Path) -> dict[str, str]:
         (folder / "tables").mkdir()
@@ -109,7 +109,7 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
             write_text(folder / "tables" / f"{name}.csv", table.to_csv(index_label="sample_id", lineterminator="\n"))
         if found.genotypes:
             write_genotypes(folder, found.genotypes, kept)
-        return copy_scans(folder / "imaging", scans) if scans else {}
+        return copy_scans(folder / "imaging", found.scans) if found.scans else {}
 
     provenance = provenance_of("adni", sources, options, tables={name: str(path) for name, path in paths.items()},
                                plink_sets=[str(bed) for bed in filesets(files)], pruned_by=pruner,

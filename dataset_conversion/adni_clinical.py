@@ -43,7 +43,7 @@ def biospecimen_table(tables: Mapping[str, pd.DataFrame], baseline: bool) -> pd.
         if "GENOTYPE" not in table and {"APGEN1", "APGEN2"} <= set(table.columns):
             table = table.assign(GENOTYPE=table["APGEN1"] + "/" + table["APGEN2"])
         if "GENOTYPE" in table:
-            parts["APOERES"] = per_participant(table[_visit_columns(table) + ["GENOTYPE"]], baseline)
+            parts["APOERES"] = per_participant(table[_visit_columns(table) + ["GENOTYPE"]], False)  # the same at all visits
             parts["APOERES"]["GENOTYPE"] = parts["APOERES"]["GENOTYPE"].map(_ordered, na_action="ignore")
     if "UPENNBIOMK_ROCHE_ELECSYS" in tables:
         table = tables["UPENNBIOMK_ROCHE_ELECSYS"]

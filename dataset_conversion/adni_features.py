@@ -1,8 +1,8 @@
 """What ADNI's downloads hold for each participant, modality by modality, and how dataset.json describes it."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +35,13 @@ class Features:
         """Participants with at least one modality."""
         genetic = self.genotypes.participants if self.genotypes else ()
         return set(self.scans).union(genetic, *(table.index for table in self.tables.values()))
+
+    def only(self, wanted: Container[str]) -> Features:
+        """What these participants have; modalities that none of them has are gone."""
+        tables = {name: table[[ptid in wanted for ptid in table.index]] for name, table in self.tables.items()}
+        return replace(self, tables={name: table for name, table in tables.items() if len(table)},
+                       genotypes=self.genotypes and self.genotypes.only(wanted),
+                       scans={ptid: path for ptid, path in self.scans.items() if ptid in wanted})
 
     def modalities(self) -> dict[str, dict]:
         """The "modalities" of dataset.json. Raises NnmissError for fewer than two."""

@@ -1,7 +1,7 @@
 """Genotypes of PLINK filesets: the variants that all sets have, counted for one allele, one row per participant."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +27,11 @@ class Genotypes:
     participants: list[str]
     variants: pd.DataFrame
     calls: np.ndarray
+
+    def only(self, wanted: Container[str]) -> Genotypes | None:
+        """The rows of these participants; None when there are none."""
+        rows = [i for i, ptid in enumerate(self.participants) if ptid in wanted]
+        return Genotypes([self.participants[i] for i in rows], self.variants, self.calls[rows]) if rows else None
 
 
 def bed_reader() -> ModuleType:
@@ -114,6 +119,8 @@ def _rows(path: Path, columns: np.ndarray, wanted: set[str]) -> Mapping[str, np.
     reader = bed_reader()
     try:
         with reader.open_bed(path, num_threads=1) as bed:
+            if not bed.iid_count:
+                raise ValueError(f"{path.with_suffix('.fam').name} names nobody")
             people = [(row, str(iid)) for row, iid in enumerate(bed.iid) if str(iid) in wanted and PTID.fullmatch(str(iid))]
             if not people:
                 return {}

@@ -63,6 +63,7 @@ def copy_scans(folder: Path, scans: Mapping[str, Path]) -> dict[str, str]:
             continue
         if sum(n > 1 for n in shape) != 3:
             failed[ptid] = f"its scan {path} has shape {shape}, expected one volume of three axes"
+            continue
         shutil.copyfile(path, folder / (ptid + scan_ending(path)))
     return failed
 

@@ -37,6 +37,8 @@ def split_of_participants(labels: Mapping[str, int], path: str | os.PathLike | N
     unnamed = [ptid for ptid in labels if ptid not in given]
     if len(unnamed) == len(labels):
         raise NnmissError(f"--splits {path} names none of the {len(labels)} participants, which are {shortened(labels, 3)}")
+    if not any(given.get(ptid) == "train" for ptid in labels):
+        raise NnmissError(f"--splits {path}: none of the {len(labels)} participants is in train")
     notes = [f"left out because --splits does not name them: {len(unnamed)} participants"] if unnamed else []
     return {ptid: given[ptid] for ptid in labels if ptid in given}, notes
 

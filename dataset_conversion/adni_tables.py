@@ -13,8 +13,9 @@ from nnmiss.errors import NnmissError, shortened
 PTID = re.compile(r"\d{3}_S_\d{4,5}")  # a participant: site, S, number (RID)
 MISSING_CODES = ("-4", "-1")  # "passive" and "confirmed" missing in all of ADNI's tables
 DATE_IN_NAME = r"(_\d{1,2}[A-Za-z]{3}\d{4})?"  # of the download, as DXSUM_09May2024.csv
-VISIT_TIMES = ("EXAMDATE", "VISDATE", "USERDATE", "UPDATE_STAMP")  # the first that a table has orders its rows
-BASELINE_VISITS = ("SC", "BL", "F", "SCMRI", "V01", "V03", "INIT", "4_SC", "4_BL")
+VISIT_TIMES = ("EXAMDATE", "VISDATE", "USERDATE")  # the first that a row has: phases of the study filled in others
+EDIT_TIME = "UPDATE_STAMP"  # orders the rows of tables without any of them
+BASELINE_VISITS = ("SC", "BL", "F", "SCMRI", "V01", "V02", "V03", "INIT", "4_SC", "4_BL")
 
 
 def walk(sources: Sequence[str | os.PathLike]) -> list[Path]:
@@ -81,17 +82,22 @@ def with_ptid(table: pd.DataFrame, ptid_of: dict[str, str], path: Path) -> pd.Da
 
 def in_time_order(table: pd.DataFrame) -> pd.DataFrame:
     """Rows sorted by visit; rows without a date come first, in the order of the file."""
-    column = next((name for name in VISIT_TIMES if name in table), None)
-    if column is None:
+    columns = [name for name in VISIT_TIMES if name in table] or [name for name in (EDIT_TIME,) if name in table]
+    if not columns:
         return table
-    times = pd.to_datetime(table[column], errors="coerce", format="mixed")
+    times = pd.to_datetime(table[columns[0]], errors="coerce", format="mixed")
+    for name in columns[1:]:
+        times = times.fillna(pd.to_datetime(table[name], errors="coerce", format="mixed"))
     return table.loc[times.sort_values(kind="stable", na_position="first").index]
 
 
 def at_baseline(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first visits (screening and baseline); all rows of a table that names no visits."""
-    column = next((name for name in ("VISCODE2", "VISCODE") if name in table), None)
-    return table if column is None else table[table[column].fillna("").str.upper().isin(BASELINE_VISITS)]
+    columns = [name for name in ("VISCODE2", "VISCODE") if name in table]
+    if not columns:
+        return table
+    visit = table[columns[0]].fillna(table[columns[-1]])  # VISCODE2 is empty in some rows of ADNI1
+    return table[visit.fillna("").str.upper().isin(BASELINE_VISITS)]
 
 
 def per_participant(table: pd.DataFrame, baseline: bool) -> pd.DataFrame:

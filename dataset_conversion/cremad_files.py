@@ -48,7 +48,10 @@ def read_list(sources: Sequence[str | os.PathLike], part: str) -> list[str]:
     if path is None:
         raise NnmissError(f"--split lists needs {part}.csv of OGM-GE (lines such as 1001_IEO_NEU_XX,NEU): give its folder "
                           "with -i, too")
-    table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    try:
+        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        raise NnmissError(f"{path} cannot be read as csv ({error})") from None
     clips = table.iloc[:, 0].str.strip().tolist()
     strange = [clip for clip in clips if not CLIP.fullmatch(clip)]
     if strange:

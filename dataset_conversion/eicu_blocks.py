@@ -98,7 +98,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:  # TypeError: a .npy
         raise NnmissError(f"{path} cannot be read as an npz without Python objects ({error}): make it again") from None
     wanted = ["ids", "patient", "mortality", *(f"{b}{part}" for b in BLOCKS for part in ("", "_names", "_present"))]
     lacking = [name for name in wanted if name not in arrays]

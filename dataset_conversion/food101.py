@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnmiss.dataset_conversion.drawing import shuffled
+from nnmiss.dataset_conversion.drawing import check_share, shuffled
 from nnmiss.dataset_conversion.embedding_file import read_embeddings
 from nnmiss.dataset_conversion.food101_files import find_images, read_titles
 from nnmiss.dataset_conversion.media_files import find_problems, image_problem, place_files
@@ -82,7 +82,8 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
         raise NnmissError(f"-i takes one folder, that of images and texts, got {len(sources)}")
     if bool(options.text_embeddings) == bool(options.text_encoder):
         raise NnmissError("give the titles' embeddings with --text_embeddings FILE, or a model with --text_encoder FOLDER")
-    images, titles = find_images(Path(sources[0])), read_titles(Path(sources[0]))
+    check_share(options.val, "--val")
+    images, (titles, bad) = find_images(Path(sources[0])), read_titles(Path(sources[0]))
     notes = []
     samples = sorted({**titles, **images})
     part = {name: (images.get(name) or titles[name])[0] for name in samples}
@@ -92,7 +93,7 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
             notes.append(f"{len(lacking)} samples have no {what}: {shortened(sorted(lacking), 5)}")
     wrong = find_problems([path for _, _, path in images.values()], image_problem, options.num_threads,
                           options.disable_progress_bar)
-    bad = {name: wrong[path] for name, (_, _, path) in images.items() if path in wrong}
+    bad |= {name: wrong[path] for name, (_, _, path) in images.items() if path in wrong}
     bad |= {name: f"its image is of {'/'.join(images[name][:2])}, its title of {'/'.join(titles[name][:2])}"
             for name in images if name in titles and images[name][:2] != titles[name][:2]}
     good = [name for name in samples if name not in bad]
@@ -132,9 +133,13 @@ def _split(root: Path, samples: dict[str, tuple[str, str]], options: Options) ->
     if path.is_file():
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            named = {Path(image).stem: part for part in ("train", "val", "test") for image in content[part]}
+            parts = {part: {Path(image).stem for image in content[part]} for part in ("train", "val", "test")}
         except (ValueError, KeyError, TypeError) as error:
             raise NnmissError(f'{path} must map "train", "val" and "test" to lists of image names ({error!r})') from None
+        named = {name: part for part, names in parts.items() for name in names}
+        twice = sorted(name for name in named if sum(name in names for names in parts.values()) > 1)
+        if twice:
+            raise NnmissError(f"{path} has images in more than one part: {shortened(twice, 5)}")
         return {name: named[name] for name in samples if name in named}
     for label in sorted({label for _, label in samples.values()}):
         members = shuffled([name for name, s in samples.items() if s == ("train", label)], "food101", options.seed)

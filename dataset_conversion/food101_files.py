@@ -26,12 +26,15 @@ def find_images(root: Path) -> dict[str, tuple[str, str, Path]]:
     return found
 
 
-def read_titles(root: Path) -> dict[str, tuple[str, str, str]]:
+def read_titles(root: Path) -> tuple[dict[str, tuple[str, str, str]], dict[str, str]]:
     """Name without ending -> (part, class, title), of texts/PART_titles.csv: lines of image,title,class, no header.
+
+    Also name -> what is wrong, of names with two different lines, of which either could be the image's.
 
     Raises NnmissError when a file is absent or of another form.
     """
     found: dict[str, tuple[str, str, str]] = {}
+    twice: dict[str, str] = {}
     for part in PARTS:
         path = root / "texts" / f"{part}_titles.csv"
         try:
@@ -43,5 +46,7 @@ def read_titles(root: Path) -> dict[str, tuple[str, str, str]]:
         if table.shape[1] != 3:
             raise NnmissError(f"{path} has {table.shape[1]} columns, expected image,title,class without a header")
         for image, title, label in table.itertuples(index=False):
-            found[Path(image.strip()).stem] = part, label.strip(), " ".join(title.split())
-    return {name: entry for name, entry in found.items() if entry[2]}
+            name, entry = Path(image.strip()).stem, (part, label.strip(), " ".join(title.split()))
+            if found.setdefault(name, entry) != entry:
+                twice[name] = f"it stands in {path} more than once or in another file too, as {entry[2]!r}"
+    return {name: entry for name, entry in found.items() if entry[2]}, twice

@@ -125,8 +125,9 @@ def _placement(record: object, count: int) -> list[int]:
     return [int(i) for i in _array(record)]
 
 
-def _array(record: object) -> np.ndarray:
-    """The array that a record stands for; arrays within arrays of objects become arrays, too."""
+def _array(record: object, within: bool = False) -> np.ndarray:
+    """The array that a record stands for. The cells of an array of objects may be arrays of numbers (`within`), no more:
+    arrays that repeat each other within each other would take for ever."""
     record = _of_kind(record, "array", "buffer", "text array")
     if record.kind == "text array":
         return _array(next(part for part in record.state if getattr(part, "kind", "") in ("array", "buffer")))
@@ -142,11 +143,11 @@ def _array(record: object) -> np.ndarray:
     if not all(n >= 0 for n in shape) or order not in ("C", "F"):
         raise ValueError(f"an array of shape {shape} in order {order!r}")
     if dtype.hasobject:
-        if not isinstance(data, list) or len(data) != prod(shape):
+        if within or not isinstance(data, list) or len(data) != prod(shape):
             raise ValueError("an array of objects without them")
         flat = np.empty(len(data), object)
         for i, cell in enumerate(data):
-            flat[i] = _array(cell) if isinstance(cell, _Record) else _plain(cell)
+            flat[i] = _array(cell, within=True) if isinstance(cell, _Record) else _plain(cell)
     else:
         flat = np.frombuffer(_bytes(data), dtype)
     out = flat.reshape(shape, order=order)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from nnmiss.dataset_conversion.drawing import check_share
 from nnmiss.dataset_conversion.embedding_file import read_embeddings
 from nnmiss.dataset_conversion.luma_rows import CLASSES, compiled_rows, drawn_pairs, image_array, recording_path
 from nnmiss.dataset_conversion.media_files import find_problems, place_files
@@ -93,10 +94,13 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
         raise NnmissError("--text_embeddings goes with --protocol compiled: MIND's pairs have no texts")
     folder = Path(sources[0])
     if options.protocol == "compiled":
-        rows = compiled_rows(folder, 0.1 if options.val is None else options.val, options.seed)
+        val, test = 0.1 if options.val is None else options.val, 0.0
     else:
-        shares = [4 / 33 if share is None else share for share in (options.val, options.test)]
-        rows = drawn_pairs(folder, options.pairs, *shares, options.seed)
+        val, test = (4 / 33 if share is None else share for share in (options.val, options.test))
+    for share, flag in ((val, "--val"), (test, "--test"), (val + test, "--val and --test together:")):
+        check_share(share, flag)
+    rows = compiled_rows(folder, val, options.seed) if options.protocol == "compiled" else \
+        drawn_pairs(folder, options.pairs, val, test, options.seed)
     rows["file"] = [recording_path(folder / "audio", cell) for cell in rows["path"]]
     wrong = find_problems([p for p in rows["file"] if p], wav_problem, options.num_threads, options.disable_progress_bar)
     bad = {row.sample_id: problem for row in rows.itertuples() if (problem := _problem(row, wrong, options))}

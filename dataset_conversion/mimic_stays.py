@@ -19,7 +19,7 @@ def read_stays(tables: MimicTables) -> tuple[pd.DataFrame, list[str]]:
         one row per stay, sorted by subject and time, with text ids `subject_id`, `hadm_id`, `stay_id`, times `intime` and
         `outtime`, `hours` (length of stay) and `died` (bool, in hospital); and sentences that count what was left out.
 
-    Raises NnmissError as the tables do, for a stay id that comes twice, and when no stay is left.
+    Raises NnmissError as the tables do, for a stay id that comes twice or is no number, and when no stay is left.
     """
     stays = _unit_stays(tables)
     counts = {"ICU stays in all": len(stays)}
@@ -58,9 +58,11 @@ def _unit_stays(tables: MimicTables) -> pd.DataFrame:
     units = ["first_careunit", "last_careunit"] + (["first_wardid", "last_wardid"] if tables.version == "III" else [])
     stays = tables.read("icustays", ["subject_id", "hadm_id", tables.stay_column, "intime", "outtime", "los", *units])
     stays = stays.rename(columns={tables.stay_column: "stay_id"})
-    twice = stays["stay_id"][stays["stay_id"].duplicated() | stays["stay_id"].isna()]
-    if len(twice):
-        raise NnmissError(f"{tables.paths['icustays']}: stay id {twice.iloc[0]!r} comes more than once: download it again")
+    ids = stays["stay_id"].astype(object)
+    bad = ids[ids.duplicated() | ~ids.map(lambda i: isinstance(i, str) and i.isdecimal())]  # files are called by them
+    if len(bad):
+        raise NnmissError(f"{tables.paths['icustays']}: stay id {bad.iloc[0]!r} comes more than once or is no number: "
+                          "download it again")
     same = stays["first_careunit"] == stays["last_careunit"]
     if tables.version == "III":
         same &= stays["first_wardid"] == stays["last_wardid"]

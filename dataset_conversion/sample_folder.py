@@ -12,6 +12,7 @@ import pandas as pd
 
 from nnmiss import __version__
 from nnmiss.atomic_files import replacing, write_json, write_text
+from nnmiss.classification.description import parse_description
 from nnmiss.dataset_conversion.raw_folder import new_dataset_folder
 from nnmiss.dataset_conversion.sample_summary import LEFT_OUT, PARTS, SampleSummary
 from nnmiss.errors import NnmissError, shortened
@@ -45,10 +46,11 @@ def write_sample_dataset(root: str | os.PathLike, dataset_id: int, name: str, co
     Returns:
         the summary; `failed` is empty when everything was converted.
 
-    Raises NnmissError when no sample is left, for ids that stand there twice, for files that `fill` did not write, and
-    for the output folder's reasons. Then nothing is written.
+    Raises NnmissError for a `content` that planning would refuse, when no sample is left, for ids that stand there twice,
+    for files that `fill` did not write, and for the output folder's reasons. Then nothing is written.
     """
-    id_column, modalities = content.get("id_column", "sample_id"), list(content["modalities"])
+    content = {"name": name, **content}
+    id_column, modalities = parse_description(content, "what dataset.json would say").id_column, list(content["modalities"])
     table = manifest.apply(lambda column: column.map(_text).astype(object))
     doubled = table[id_column][table[id_column].duplicated()]
     if len(doubled):
@@ -64,7 +66,7 @@ def write_sample_dataset(root: str | os.PathLike, dataset_id: int, name: str, co
         summary = _summarised(final, content, table, owned, id_column)
         summary.failed, summary.notes = bad, list(notes)
         write_text(temporary / "manifest.csv", table.to_csv(index=False, lineterminator="\n"))
-        write_json(temporary / "dataset.json", {"name": name, **content})
+        write_json(temporary / "dataset.json", content)
         write_json(temporary / "provenance.json", {"nnmiss_version": __version__, **(provenance or {})})
         if bad:
             write_json(temporary / LEFT_OUT, bad)

@@ -19,6 +19,7 @@ from nnmiss.errors import NnmissError
 DESCRIPTION = "S-MNIST: written and spoken digits of Khacef et al. 2019 (the six .npy files of Zenodo 4452953)"
 DEFAULT_ID = 852
 
+
 @dataclass(frozen=True)
 class Options:
     """Choices of this converter; the fields are the command's flags.
@@ -79,7 +80,7 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
             images.append((name, split, row))
             sounds.append((name, split, row))
     if options.teacher_rows:
-        for row, shows_sound in _teacher_rows(training, draws):
+        for row, shows_sound in _teacher_rows(training, testing, draws):
             label, clip = int(training.labels[row]), training.clip(row)
             rows.append((f"train_{row:05d}_image", f"image_{row:05d}", "train", label))
             images.append((rows[-1][0], "train", row))
@@ -99,7 +100,7 @@ def convert(sources: Sequence[str | os.PathLike], output: str | os.PathLike, dat
 
 
 def draw_splits(training: Half, testing: Half, options: Options) -> dict[str, list[int]]:
-    """"train", "val", "test" -> rows, drawn with the seed; training rows whose clip validates too are passed over.
+    """"train", "val", "test" -> rows, drawn with the seed; rows whose clip tests, or validates, too are passed over.
 
     Raises NnmissError when there are too few.
     """
@@ -108,6 +109,9 @@ def draw_splits(training: Half, testing: Half, options: Options) -> dict[str, li
     if not 0 < options.val < len(order) or options.train < 0 or not 0 < wanted_test <= len(testing.labels):
         raise NnmissError(f"--val {options.val}, --train {options.train}, --test {options.test}: the files hold "
                           f"{len(order)} training and {len(testing.labels)} test pairs")
+    test = shuffled(range(len(testing.labels)), "smnist", options.seed, "test")[:wanted_test]
+    heard = {testing.clip(row) for row in test}
+    order = [row for row in order if training.clip(row) not in heard]
     validation = order[: options.val]
     clips = {training.clip(row) for row in validation}
     train: list[int] = []
@@ -118,15 +122,15 @@ def draw_splits(training: Half, testing: Half, options: Options) -> dict[str, li
             train.append(row)
     if len(train) < options.train:
         raise NnmissError(f"--train {options.train}: beside {options.val} validation pairs and those that repeat their "
-                          f"clips only {len(train)} pairs are left")
-    return {"train": sorted(train), "val": sorted(validation),
-            "test": sorted(shuffled(range(len(testing.labels)), "smnist", options.seed, "test")[:wanted_test])}
+                          f"clips or those of the test pairs, only {len(train)} pairs are left")
+    return {"train": sorted(train), "val": sorted(validation), "test": sorted(test)}
 
 
-def _teacher_rows(training: Half, draws: dict[str, list[int]]) -> list[tuple[int, bool]]:
-    """(row, whether its sound is to be used) of every pair that was not drawn; each clip once, none that validates."""
+def _teacher_rows(training: Half, testing: Half, draws: dict[str, list[int]]) -> list[tuple[int, bool]]:
+    """(row, whether its sound is to be used) of every pair that was not drawn; each clip once, none that validates or
+    tests."""
     drawn = set(draws["train"]) | set(draws["val"])
-    seen = {training.clip(row) for row in drawn}
+    seen = {training.clip(row) for row in drawn} | {testing.clip(row) for row in draws["test"]}
     rest = []
     for row in range(len(training.labels)):
         if row not in drawn:

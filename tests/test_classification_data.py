@@ -77,6 +77,9 @@ def test_availability_knows_the_modalities_of_both_kinds_of_data_sets():
     ({"task": "multilabel", "labels": ["shock", "b"], "label_groups": {"acute": ["shok"]}}, "Did you mean shock"),
     ({"modalities": {"image": {"type": "image2d"}}}, "at least two"),
     ({"modalities": {"image": {"type": "picture"}, "b": {"type": "array"}}}, "'picture'"),
+    ({"modalities": {"image": {"type": ["image2d"]}, "b": {"type": "array"}}}, "['image2d']"),
+    ({"modalities": {"a": {"type": "array", "encoder": {"name": ["mlp"]}}, "b": {"type": "array"}}}, '"encoder"'),
+    ({"modalities": {"a": {"type": "timeseries", "columns": ["x", "x"]}, "b": {"type": "array"}}}, "each once"),
     ({"modalities": {"a+b": {"type": "array"}, "b": {"type": "array"}}}, "'+'"),
     ({"modalities": {"Available": {"type": "array"}, "b": {"type": "array"}}}, "'available'"),
     ({"modalities": {"label": {"type": "array"}, "b": {"type": "array"}}}, "label would name two columns"),
@@ -314,6 +317,9 @@ def test_a_half_written_or_damaged_cache_is_refused(tmp_path, monkeypatch):
     write_raw_samples(raw.select([0, 1]), tmp_path / "other")
     (tmp_path / "other" / "modality_0.npz").replace(folder / "modality_0.npz")
     assert "does not fit" in refusal(load_raw_samples, folder)
+    with open(folder / "modality_0.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    assert "modality_0.npz cannot be read" in refusal(load_raw_samples, folder)
 
 
 def test_selected_samples_keep_their_values(raw_folder):

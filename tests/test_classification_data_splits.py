@@ -135,6 +135,25 @@ def test_folds_are_stored_and_read_by_number(tmp_path):
     with pytest.raises(NnmissError, match="unknown ids"):
         fold_rows(tmp_path, raw.select(range(10)), 0)
     assert install_folds(folds[:1], tmp_path).startswith("replaced")
+    with pytest.raises(NnmissError, match="fold all: unknown ids"):
+        fold_rows(tmp_path, raw.select(range(10)), "all")
     (tmp_path / "splits_final.json").write_text("[]")
     with pytest.raises(NnmissError, match="nnmiss_plan_and_preprocess"):
         fold_rows(tmp_path, raw, 0)
+
+
+def test_fold_all_keeps_out_what_no_fold_names_and_what_any_fold_tests(tmp_path):
+    raw = samples(20)
+    sides = {**dict.fromkeys(raw.ids[:10], "train"), **dict.fromkeys(raw.ids[10:14], "val"), "s014": "test"}
+    install_folds(make_folds(raw, sides), tmp_path)  # s015 is in no fold, and of the subject that is tested
+    train, val, test = fold_rows(tmp_path, raw, "all")
+    assert train == val == raw.ids[:14] and test == ["s014"] and not subjects(raw, train) & subjects(raw, test)
+    parts = [raw.ids[4 * k:4 * k + 4] for k in range(5)]
+    nested = [{"train": parts[k - 1] + parts[k - 2] + parts[k - 3], "val": parts[k - 4], "test": parts[k]}
+              for k in range(5)]
+    install_folds(nested, tmp_path)
+    with pytest.raises(NnmissError, match="every sample is tested"):
+        fold_rows(tmp_path, raw, "all")
+    install_folds(nested[:2], tmp_path)
+    train, _, test = fold_rows(tmp_path, raw, "all")
+    assert train == raw.ids[8:] and test == raw.ids[:8]

@@ -159,6 +159,16 @@ def test_png_of_any_colour_type(tmp_path, shape, channels, expected):
         assert np.array_equal(value[0], array if array.ndim == 2 else array[..., 0])
 
 
+def test_inks_of_jpegs_for_print_become_colours(tmp_path):
+    from PIL import Image
+
+    colours = np.zeros((16, 16, 3), np.uint8)
+    colours[..., 0], colours[..., 1] = 250, 40
+    Image.fromarray(colours).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    value = KINDS["image2d"].read(tmp_path / "a.jpg", spec_of("image2d"))
+    assert np.abs(value.astype(int) - colours.transpose(2, 0, 1)).max() <= 4
+
+
 def test_sixteen_bit_and_two_level_images():
     kind, spec = KINDS["image2d"], spec_of("image2d")
     assert kind.from_array(np.array([[0, 65535, 257]], np.uint16), spec, "x").tolist() == [[[0, 255, 1]]]
@@ -419,6 +429,20 @@ def test_damaged_tables_are_named(tmp_path):
         (tmp_path / name).write_bytes(content)
         assert name in refused(KINDS["table"].read_file, tmp_path / name, spec_of("table", file=name))
     assert "no training sample" in refused(KINDS["table"].fit, [], spec_of("table", file="t.csv"))
+
+
+def test_texts_that_python_would_read_as_numbers_stay_texts(tmp_path):
+    """"3_4" is no 34."""
+    text = "id,apoe,age\n" + "".join(f"s{i},3_{i % 2 + 3},{50 + i}\n" for i in range(6))
+    spec, _, values = table(tmp_path, text)
+    columns = KINDS["table"].fit(values, spec)["columns"]
+    assert columns["apoe"]["values"] == ["3_3", "3_4"] and columns["age"]["kind"] == "numeric"
+    assert "'3_3'" in refused(lambda: table(tmp_path, text, columns={"apoe": "numeric"}))
+
+
+def test_the_shape_of_a_table_counts_the_categories_of_all_samples(tmp_path):
+    spec, _, values = table(tmp_path, "id,sex\nw,f\nx,m\ny,x\n")
+    assert KINDS["table"].shape(values, spec) == (3,)
 
 
 def test_an_index_as_pandas_writes_it(tmp_path):

@@ -110,6 +110,18 @@ def test_assays_lose_their_signs_and_genotypes_are_ordered():
     assert table["ELECSYS_PTAU"].isna().all()
 
 
+def test_visits_are_known_by_whichever_code_and_date_a_row_has():
+    from nnmiss.dataset_conversion.adni_clinical import biospecimen_table
+
+    rows = pd.DataFrame({"PTID": ["a"] * 3, "VISCODE": ["bl", "m12", "m24"], "VISCODE2": [None, "m12", "m24"],
+                         "EXAMDATE": ["2006-01-01", None, "2005-06-01"], "USERDATE": ["2006-01-02", "2012-01-01", None],
+                         "VSBPSYS": ["110", "120", "130"]}, dtype=object)
+    assert clinical_table({"VITALS": rows}, False)["VITALS_VSBPSYS"].to_dict() == {"a": "120"}
+    assert clinical_table({"VITALS": rows}, True)["VITALS_VSBPSYS"].to_dict() == {"a": "110"}
+    genes = pd.DataFrame({"PTID": ["a"], "VISCODE": ["m06"], "GENOTYPE": ["4/3"]}, dtype=object)
+    assert biospecimen_table({"APOERES": genes}, True)["APOERES_GENOTYPE"].to_dict() == {"a": "3/4"}
+
+
 def test_column_kinds_go_by_the_form_of_the_cells():
     table = pd.DataFrame({"PTDEMOG_A": ["1", "2"] * 15, "VITALS_VSTEMP": ["36", "37"] * 15,
                           "MEDHIST_B": [str(n) for n in range(30)], "MEDHIST_C": ["yes", None] * 15,
@@ -226,8 +238,12 @@ def test_volumes_are_the_last_scan_of_each_and_bad_ones_are_named(tmp_path):
     source = make_adni(tmp_path / "adni", volumes=True, genotypes=False)
     damaged = source / "image" / f"{SCANNED[2]}_2012-04-18.nii.gz"
     damaged.write_bytes(damaged.read_bytes()[:50])
+    flat = source / "image" / f"{SCANNED[4]}_2012-04-18.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((6, 7), np.float32), np.eye(4)), flat)
     found = convert(source, tmp_path)
-    assert list(found.failed) == [SCANNED[2]] and str(damaged) in found.failed[SCANNED[2]]
+    assert set(found.failed) == {SCANNED[2], SCANNED[4]} and str(damaged) in found.failed[SCANNED[2]]
+    assert "three axes" in found.failed[SCANNED[4]] and str(flat) in found.failed[SCANNED[4]]
+    assert len(list((found.folder / "imaging").iterdir())) == len(SCANNED) - 2  # no file of those left out
     assert nib.load(found.folder / "imaging" / f"{SCANNED[3]}.nii.gz").get_fdata()[0, 0, 0] == 32
     assert "genomic" not in found.modalities and read_description(found.folder).modalities["imaging"]["type"] == "volume"
     first = convert(source, tmp_path, label="baseline", overwrite=True)
@@ -242,6 +258,21 @@ def test_published_splits_are_taken_over(source, tmp_path):
     assert {p for p in parts.index if parts[p] == "val"} == set(SUBJECTS[30:34])
     assert parts.value_counts().to_dict() == {"train": 30, "test": 5, "val": 4}
     assert "left out because --splits does not name them: 1 participants" in found.notes
+
+
+def test_only_participants_of_the_splits_are_written_and_modalities_of_nobody_are_not(tmp_path):
+    source = make_adni(tmp_path / "adni", volumes=True)
+    people = {"train": SUBJECTS[30:36], "val": SUBJECTS[36:38], "test": SUBJECTS[38:]}  # none of whom was scanned
+    (tmp_path / "splits.json").write_text(json.dumps(people))
+    found = convert(source, tmp_path, splits=tmp_path / "splits.json")
+    assert "imaging" not in found.modalities and not (found.folder / "imaging").exists()
+    for name in ("clinical", "biospecimen"):
+        assert set(read(found, f"tables/{name}.csv").index) <= set(SUBJECTS[30:])
+    with np.load(found.folder / "genomic.npz", allow_pickle=False) as content:
+        assert content["ids"].tolist() == sorted(SUBJECTS[30:])
+    (tmp_path / "splits.json").write_text(json.dumps({"test": SUBJECTS[:10]}))
+    with pytest.raises(NnmissError, match="none of the 40 participants is in train"):
+        convert(source, tmp_path, splits=tmp_path / "splits.json", overwrite=True)
 
 
 def test_a_bad_source_is_named(tmp_path):
@@ -270,4 +301,8 @@ def test_a_plink_set_that_is_not_whole_is_named(tmp_path):
     source = make_adni(tmp_path / "adni")
     (source / "genomic" / "ADNI_set_1.bim").unlink()
     with pytest.raises(NnmissError, match=r"no ADNI_set_1\.bim beside it"):
+        convert(source, tmp_path)
+    source = make_adni(tmp_path / "another")
+    (source / "genomic" / "ADNI_set_1.fam").write_bytes(b"")
+    with pytest.raises(NnmissError, match=r"ADNI_set_1\.fam names nobody"):
         convert(source, tmp_path)

@@ -87,6 +87,10 @@ def test_published_lists_decide_and_what_they_do_not_name_is_left_out(source, tm
     assert any("1 clips of the lists are not there: 1091_WSI_SAD_XX" in note for note in summary.notes)
     with pytest.raises(NnmissError, match=r"needs train.csv"):
         convert(source, tmp_path, split="lists")
+    for content in (b"", b"\xff\xfe\xff", b'1001_IEO_NEU_XX,"NEU\n'):
+        (lists / "train.csv").write_bytes(content)
+        with pytest.raises(NnmissError, match=r"train.csv cannot be read as csv"):
+            convert(source, tmp_path, lists, split="lists")
 
 
 def test_clips_without_frames_are_samples_of_one_modality_and_damaged_ones_are_named(source, tmp_path, run):
@@ -115,3 +119,9 @@ def test_videos_without_frames_are_refused_with_how_to_make_them(source, tmp_pat
         convert(source, tmp_path)
     with pytest.raises(NnmissError, match="no recordings"):
         convert(tmp_path / "elsewhere", tmp_path)
+
+
+def test_what_planning_would_refuse_is_not_written(source, tmp_path):
+    with pytest.raises(NnmissError, match=r"modality 'image': 'size' is \[-3, -3\]"):
+        convert(source, tmp_path, image_size=-3)
+    assert not (tmp_path / "raw").exists()

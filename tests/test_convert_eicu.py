@@ -74,6 +74,9 @@ def test_an_absent_or_damaged_file_is_named(tmp_path):
     (tmp_path / "eicu_blocks.npz").write_bytes(b"no archive")
     with pytest.raises(NnmissError, match="cannot be read"):
         convert(tmp_path, tmp_path)
+    np.save(tmp_path / "eicu_blocks.npy", np.zeros(3))
+    with pytest.raises(NnmissError, match=r"eicu_blocks\.npy cannot be read"):
+        convert(tmp_path / "eicu_blocks.npy", tmp_path)
 
 
 @needs_data

@@ -85,6 +85,17 @@ def test_a_split_file_decides_and_samples_may_lack_an_image_or_a_title(source, e
     read_back(tmp_path / "raw" / "Dataset855_Food101")
 
 
+def test_names_that_stand_twice_are_no_guess(source, embeddings, tmp_path):
+    with open(source / "texts" / "train_titles.csv", "a") as file:
+        file.write("apple_pie_0.jpg,a second title,apple_pie\n")
+    summary = convert(source, tmp_path, text_embeddings=embeddings)
+    assert list(summary.failed) == ["apple_pie_0"] and "train_titles.csv more than once" in summary.failed["apple_pie_0"]
+    parts = {"train": ["apple_pie_1.jpg", "waffles_1.jpg"], "val": ["waffles_2.jpg"], "test": ["apple_pie_1.jpg"]}
+    (source / "split.json").write_text(json.dumps(parts))
+    with pytest.raises(NnmissError, match="more than one part: apple_pie_1"):
+        convert(source, tmp_path, text_embeddings=embeddings)
+
+
 @pytest.fixture
 def encoder(tmp_path):
     """A tiny BERT with random weights, as save_pretrained writes it."""
@@ -136,7 +147,7 @@ def test_other_folders_and_unusable_embeddings_are_refused(source, embeddings, t
     with refused(match="does not exist"):
         convert(source, tmp_path, text_embeddings=str(tmp_path / "nowhere.npz"))
     ids = np.array(["apple_pie_0", "apple_pie_0"])
-    for values, message in ((np.ones((2, 3)), "twice"), (np.ones(2), "values of shape"),
+    for values, message in ((np.ones((2, 3)), "more than once"), (np.ones(3), "expected an npz"),
                             (np.array([{}, {}]), "cannot be read")):
         np.savez(tmp_path / "bad.npz", ids=ids, values=values)
         with refused(match=message):
@@ -144,6 +155,13 @@ def test_other_folders_and_unusable_embeddings_are_refused(source, embeddings, t
     np.savez(tmp_path / "bad.npz", ids=np.array(["apple_pie_0"]), values=np.full((1, 3), np.nan))
     with refused(match="NaN or infinite numbers: apple_pie_0"):
         convert(source, tmp_path, text_embeddings=str(tmp_path / "bad.npz"))
+    for values in (np.ones((1, 0)), np.ones((1, 2, 2)), np.array([["a"]])):
+        np.savez(tmp_path / "bad.npz", ids=np.array(["apple_pie_0"]), values=values)
+        with refused(match=r"expected vectors \(n, D\)"):
+            convert(source, tmp_path, text_embeddings=str(tmp_path / "bad.npz"))
+    for share in (1.0, -0.1):
+        with refused(match=r"--val .* from 0 to below 1"):
+            convert(source, tmp_path, text_embeddings=embeddings, val=share)
     (source / "texts" / "test_titles.csv").write_text("apple_pie_10.jpg,apple_pie\n")
     with refused(match="2 columns"):
         convert(source, tmp_path, text_embeddings=embeddings)

@@ -112,6 +112,15 @@ def test_mind_draws_as_many_pairs_of_each_frequent_class(tmp_path):
     assert [round(33_000 * share) for share in (4 / 33, 4 / 33)] == [4000, 4000]  # MIND's numbers by the same rule
     with pytest.raises(NnmissError, match="fewer than two classes"):
         convert(folder, tmp_path, protocol="mind")
+    with pytest.raises(NnmissError, match="--val and --test together"):
+        convert(folder, tmp_path, protocol="mind", val=0.6, test=0.5)
+
+
+@pytest.mark.parametrize("share", [1.0, -0.5, float("nan")])
+def test_shares_that_leave_nothing_to_train_on_are_refused(compiled, tmp_path, share):
+    with pytest.raises(NnmissError, match=r"--val .* from 0 to below 1"):
+        convert(compiled, tmp_path, val=share)
+    assert not (tmp_path / "raw").exists()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -167,6 +176,20 @@ def test_a_pickle_that_wants_to_run_something_is_refused_by_name_and_runs_nothin
             with pytest.raises(NnmissError, match=rf"image_data_train.pickle is refused: it wants to call [\w.]*{name}"):
                 convert(compiled, tmp_path)
     assert not sign.exists() and not (tmp_path / "raw").exists()
+
+
+def test_arrays_within_arrays_within_arrays_are_refused_at_once(tmp_path):
+    """Thirty arrays, each of which holds the one before twice, would be 2^30 when they are written out."""
+    nested = np.array([1.0])
+    for _ in range(30):
+        outer = np.empty(2, object)
+        outer[:] = [nested, nested]
+        nested = outer
+    table = images_table(2, 0)
+    table["image"] = [nested, nested]
+    table.to_pickle(tmp_path / "table.pickle")
+    with pytest.raises(NnmissError, match="an array of objects"):
+        read_frame(tmp_path / "table.pickle")
 
 
 def test_damaged_and_strange_pickles_end_in_a_message(tmp_path):

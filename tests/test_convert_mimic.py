@@ -201,6 +201,16 @@ def test_what_is_no_release_is_named(tmp_path):
     assert not list((tmp_path / "raw").iterdir())  # nothing half-written, no events left behind
 
 
+def test_stay_ids_that_are_no_numbers_cannot_name_files(tmp_path):
+    source = make_mimic(tmp_path / "mimic", "IV 2.2")
+    for name in ("icustays.csv", "chartevents.csv"):
+        path = source / "icu" / name
+        path.write_text(path.read_text().replace(stay_of(COHORT[0]), "../../../escaped"))
+    with pytest.raises(NnmissError, match=r"icustays.csv: stay id '\.\./\.\./\.\./escaped' .* is no number"):
+        mimic.convert([source], tmp_path / "a" / "raw", 856, Options(disable_progress_bar=True))
+    assert not list(tmp_path.rglob("escaped*"))
+
+
 def test_chest_x_rays_do_not_go_with_mimic_iii(tmp_path):
     make_cxr(tmp_path / "cxr", [("55555", 1, "AP")])
     with pytest.raises(NnmissError, match="goes with MIMIC-IV"):

@@ -63,6 +63,17 @@ def test_no_clip_lies_in_two_splits_though_the_database_repeats_clips(source, tm
         convert(source, tmp_path, train=240, val=60)
 
 
+def test_clips_of_the_test_files_that_training_files_repeat_are_heard_by_nobody_else(source, tmp_path):
+    spoken = np.load(source / "data_sp_train.npy")
+    spoken[:60] = np.load(source / "data_sp_test.npy")
+    np.save(source / "data_sp_train.npy", spoken)
+    summary = convert(source, tmp_path, teacher_rows=True, test=0)
+    manifest, sounds = manifest_of(summary.folder), values_of(summary.folder, "sounds.npz")
+    tested = {sounds[s].tobytes() for s in sounds if manifest.loc[s, "split"] == "test"}
+    assert not tested & {sounds[s].tobytes() for s in sounds if manifest.loc[s, "split"] != "test"}
+    read_back(summary.folder)  # planning would refuse subjects on two sides
+
+
 def test_teacher_rows_have_one_modality_and_no_clip_that_validates(source, tmp_path):
     summary = convert(source, tmp_path, teacher_rows=True)
     manifest, sounds = manifest_of(summary.folder), values_of(summary.folder, "sounds.npz")

@@ -165,6 +165,8 @@ def test_short_names():
     assert encoder_spec("LSTM4") == {"name": "lstm", "layers": 4}
     assert encoder_spec("mlp256x64") == {"name": "mlp", "hidden": [256, 64]}
     assert encoder_spec("resnet18") == {"name": "resnet18"}
+    assert encoder_spec("ResNet10-7x7") == {"name": "resnet10", "stem": "7x7"}
+    assert encoder_spec("resnet3-3x3-s2") == {"name": "resnet3", "stem": "3x3", "stem_stride": 2}
 
 
 def test_encoders_named_on_the_command_line():

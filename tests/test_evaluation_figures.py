@@ -85,7 +85,7 @@ def test_boxes_say_how_many_cases_they_hold_at_most():
     assert figures.boxplots(fewer, MODALITIES[:2], titles, "metakd").get_suptitle().endswith("per case, up to n = 5")
 
 
-@pytest.mark.parametrize("table, label", [("elections", "soft Dice of the modality alone"),
+@pytest.mark.parametrize("table, label", [("elections", "score of the modality alone"),
                                           ("gate_weights", "weight in the mixture"),
                                           ("importance_weights", "importance weight"), ("features", "value")])
 def test_tables_of_a_training_say_what_is_drawn(table, label, tmp_path, monkeypatch):

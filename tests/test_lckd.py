@@ -218,7 +218,7 @@ def test_the_table_decides_and_is_logged(tmp_path, monkeypatch, capsys):
     trainer = make_trainer(tmp_path, monkeypatch, "lckd", m=3)
     assert trainer.teachers == [0, 0]
     table = torch.tensor([[[0.1, 0.2], [0.8, 0.1], [0.3, 0.9]]])
-    trainer.dice_of_single_modalities = lambda: table
+    trainer.scores_of_single_modalities = lambda: table
     trainer.first_iteration, trainer.iteration = 100, 20
     trainer.elect()
     assert trainer.teachers == [1, 2]
@@ -267,7 +267,7 @@ def test_an_election_predicts_each_modality_alone(tmp_path, monkeypatch, labels)
         return torch.stack([values * (head + 1) for head in range(heads)], 2)
 
     monkeypatch.setattr(trainer.network, "forward_subsets", answer, raising=False)
-    table = trainer.dice_of_single_modalities()
+    table = trainer.scores_of_single_modalities()
     assert table.shape == (2, 4, 2)
     assert table[1, 0].isnan().all()  # case_1 lacks modality 0
     assert table[1, :, 1].isnan().all()  # and has no second task
@@ -284,13 +284,13 @@ def test_an_election_predicts_each_modality_alone(tmp_path, monkeypatch, labels)
 
 def test_ranks_share_the_cases_and_get_the_whole_table(tmp_path, monkeypatch):
     trainer = trainer_with_held_out(tmp_path, monkeypatch)
-    alone = trainer.dice_of_single_modalities()
+    alone = trainer.scores_of_single_modalities()
     parts = []
     monkeypatch.setattr("nnmiss.trainers.lckd.dist.get_world_size", lambda: 2)
     monkeypatch.setattr("nnmiss.trainers.lckd.dist.all_reduce", lambda table: parts.append(table.clone()))
     trainer.is_ddp = True
     for trainer.local_rank in (0, 1):
-        trainer.dice_of_single_modalities()
+        trainer.scores_of_single_modalities()
     assert parts[0][1].abs().sum() == parts[1][0].abs().sum() == 0  # each case on one rank
     assert torch.equal(sum(parts).nan_to_num(9), alone.nan_to_num(9))
 

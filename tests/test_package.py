@@ -54,8 +54,10 @@ def test_every_module_can_be_imported_and_says_in_one_sentence_what_it_is():
 def test_every_command_of_setup_is_installed_and_shows_help():
     commands = {e.name: e for e in entry_points(group="console_scripts") if e.name.startswith("nnmiss_")}
     names = ("convert_dataset", "phantom", "plan_and_preprocess", "simulate_missing", "train", "predict", "evaluate",
-             "benchmark", "demo", "report", "export_brats", "validate_brats", "import_brats_scores")
+             "search", "benchmark", "demo", "report", "export_brats", "validate_brats", "import_brats_scores")
     assert set(commands) == {f"nnmiss_{name}" for name in names}
+    assert set(names) == {path.stem for path in (ROOT / "nnmiss/cli").glob("*.py")
+                          if "\ndef main" in path.read_text() or "\nmain = " in path.read_text()}
     for name in names:
         assert callable(commands[f"nnmiss_{name}"].load())
         assert callable(importlib.import_module(f"nnmiss.cli.{name}").main)

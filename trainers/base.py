@@ -118,11 +118,7 @@ class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTra
 
     def optimizer_step(self) -> None:
         """Clips gradients to norm 12 and steps, as nnU-Net does."""
-        for part in self.resting_parts():
-            gradients = [p.grad.any() for p in part.parameters() if p.grad is not None]
-            if gradients and not torch.stack(gradients).any():
-                for parameter in part.parameters():
-                    parameter.grad = None
+        self.let_rest()
         if self.grad_scaler is None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
             self.optimizer.step()

@@ -10,13 +10,6 @@ from nnmiss.inference.checkpoints import plain, read_checkpoint, take_fitting, w
 class Checkpointing(nnUNetTrainer):
     """Saving, continuing and starting from another stage; mixed into MissingModalityTrainer, whose attributes it uses."""
 
-    def method_state(self) -> dict:
-        """What the method keeps in the checkpoint besides the network: tensors and plain values."""
-        return {}
-
-    def load_method_state(self, state: dict) -> None:
-        """Takes back what `method_state` gave."""
-
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's checkpoint from plain values, plus the method's state; written atomically."""
         if self.local_rank != 0 or self.disable_checkpointing:

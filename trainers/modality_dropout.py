@@ -5,10 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from nnmiss.availability import Present, parse_subset
+from nnmiss.classification.tasks import num_outputs
 from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.early_fusion_unet import EarlyFusionUNet
+from nnmiss.networks.shared_features import build_shared_features
 
 from .base import MissingModalityTrainer, network_block
+from .classification import ClassificationTrainer
 from .stages import Stage
 
 
@@ -76,3 +79,18 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
 def has(available: Present, subset: Present) -> bool:
     """Whether a case has every modality of a subset."""
     return all(a or not s for a, s in zip(available, subset))
+
+
+class nnMissClassifierModalityDropout(ClassificationTrainer):
+    """`fusion` shown a random subset of each sample's modalities in every step."""
+
+    method = "modality_dropout"
+    stages = (Stage("train", epochs=60),)
+    hyperparameters = {"schedule": "step", "lr_step": 30}  # those of `fusion`
+    network_settings = {"imputation": True}  # missing features are the mean of the present ones; False: zeros
+
+    @classmethod
+    def build_classifier(cls, configuration, shapes, task, classes) -> nn.Module:
+        """An encoder per modality, projected to the common size, and the head of the plan."""
+        return build_shared_features(configuration, shapes, num_outputs(task, classes),
+                                     imputation=configuration["nnmiss"]["imputation"])

@@ -9,7 +9,7 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnmiss.atomic_files import replacing
 
-Y_LABELS = {"importance_weights": "importance weight", "elections": "soft Dice of the modality alone",
+Y_LABELS = {"importance_weights": "importance weight", "elections": "score of the modality alone",
             "gate_weights": "weight in the mixture"}  # of the tables' figures; elsewhere the title says what is drawn
 
 
@@ -51,13 +51,14 @@ class Progress:
         """Takes back what `state` gave."""
         self.parts, self.tables = state["parts"], state["tables"]
 
-    def write_tables(self, folder: str | Path) -> None:
-        """Writes every table as <name>.csv and draws it as <name>.png."""
+    def write_tables(self, folder: str | Path, draw: bool = True) -> None:
+        """Writes every table as <name>.csv and, unless told not to, draws it as <name>.png."""
         for name, table in self.tables.items():
             frame = pd.DataFrame(table["rows"], columns=["iteration", *table["columns"]])
             with replacing(Path(folder) / f"{name}.csv") as temporary:
                 frame.to_csv(temporary, index=False)
-            _draw_table(frame, name, Path(folder) / f"{name}.png")
+            if draw:
+                _draw_table(frame, name, Path(folder) / f"{name}.png")
 
 
 def _draw_table(frame: pd.DataFrame, name: str, path: Path) -> None:

@@ -6,7 +6,17 @@ from dataclasses import replace
 from nnmiss.atomic_files import read_json, writable_folder
 from nnmiss.errors import NnmissError
 
-from .planned_run import Run, RunArguments, run_folders
+from .classification_run import ClassificationRun
+from .planned_run import Run
+from .run_arguments import RunArguments, run_folders
+from .run_base import RunBase
+
+__all__ = ["Run", "RunArguments", "as_started", "make_run", "run_folders", "train"]
+
+
+def make_run(arguments: RunArguments) -> RunBase:
+    """The run of these arguments, for the data set's kind. Raises NnmissError for whatever cannot be had."""
+    return (ClassificationRun if arguments.classification else Run)(arguments)
 
 
 def as_started(arguments: RunArguments) -> RunArguments:
@@ -30,7 +40,7 @@ def train(arguments: RunArguments, only_validate: bool = False, validate_best: b
     Raises:
         NnmissError: unknown names or settings, a fold that does not exist, or a finished stage with other settings.
     """
-    run = Run(arguments)
+    run = make_run(arguments)
     run.check_against_earlier()
     writable_folder(run.fold_folder)
     last = run.stage_names[-1]

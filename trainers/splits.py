@@ -86,13 +86,13 @@ def fold_cases(splits: list[dict[str, list[str]]], fold: int | str, cases: list[
     return list(splits[fold]["train"]), list(splits[fold]["val"])
 
 
-def hold_out(training: list[str], available: dict[str, Present], wanted: int,
-             seed: int) -> tuple[list[str], list[str]]:
+def hold_out(training: list[str], available: dict[str, Present], wanted: int, seed: int,
+             groups: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
     """(remaining, held out): up to `wanted` training cases, at most a fifth of them, those with most modalities first.
 
     MetaKD's meta-validation set: never the fold's validation cases. At most half of the complete cases are taken, so
     that some are left to learn from. With fewer than five training cases none can be spared; then both lists are all of
-    them, and the caller says so.
+    them, and the caller says so. With `groups` (case -> subject) the other cases of held-out subjects are in neither list.
     """
     if wanted < 1 or len(training) < FEWEST_TO_HOLD_OUT:
         return list(training), list(training) if wanted > 0 else []
@@ -101,4 +101,5 @@ def hold_out(training: list[str], available: dict[str, Present], wanted: int,
     spared = complete - complete // 2
     ranked = [*ranked[: complete - spared], *ranked[complete:], *ranked[complete - spared : complete]]
     held = sorted(ranked[: min(wanted, len(training) // FEWEST_TO_HOLD_OUT)])
-    return [case for case in training if case not in held], held
+    gone = {groups[case] for case in held} if groups else set()
+    return [case for case in training if case not in held and not (groups and groups[case] in gone)], held

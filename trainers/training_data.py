@@ -28,10 +28,6 @@ from .splits import fold_cases, hold_out, load_or_make_splits, without_test_case
 class TrainingData(nnUNetTrainer):
     """Cases and batches of a run; mixed into MissingModalityTrainer, whose attributes it uses."""
 
-    def num_held_out(self) -> int:
-        """How many training cases the method wants held out (nnmiss.trainers.splits.hold_out)."""
-        return 0
-
     def initialize(self):
         self.files = read_availability(self.preprocessed_dataset_folder_base, self.modalities)  # validation sees them all
         self.available = self.files  # training: without what a table of simulated missingness takes away
@@ -46,10 +42,6 @@ class TrainingData(nnUNetTrainer):
         cases = sorted(self.available)
         splits = load_or_make_splits(self.preprocessed_dataset_folder_base, cases)
         return fold_cases(splits, self.fold, without_test_cases(self.preprocessed_dataset_folder_base, cases))
-
-    def training_cases(self, cases: list[str]) -> list[str]:
-        """Which of `cases` this stage uses, to train on and for its pseudo Dice; `self.available` says what they have."""
-        return cases
 
     def get_tr_and_val_datasets(self):
         training, validation = self.do_split()

@@ -42,7 +42,7 @@ def collect_results(jobs: list[Job], modalities: list[str]) -> tuple[pd.DataFram
     if len(conventions) > 1:
         raise NnmissError("jobs were evaluated with different conventions, such as "
                           + " and ".join(f"{job}: {c}" for c, job in conventions.items()) + ": evaluate them alike")
-    notes = _unfinished(jobs, finished) + _apart(finished)
+    notes = unfinished(jobs, finished) + apart(finished)
     return pd.concat(parts, ignore_index=True), next(iter(conventions)), notes
 
 
@@ -87,7 +87,8 @@ def parameters(job: Job) -> int | None:
         return None
     if note.is_file() and note.stat().st_mtime >= weights.stat().st_mtime:
         return read_json(note, "count of parameters", ("parameters",))["parameters"]
-    stored = read_checkpoint(weights)["network_weights"].values()
+    stored = [t for name, t in read_checkpoint(weights)["network_weights"].items()
+              if not name.endswith(("running_mean", "running_var"))]  # of a batch normalisation, nothing that is learned
     # nnU-Net's decoder holds the encoder a second time: tensors that share their memory count once
     once = {(t.data_ptr(), t.numel()): t.numel() for t in stored if t.is_floating_point()}
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,8 @@ def parameters(job: Job) -> int | None:
     return sum(once.values())
 
 
-def _unfinished(jobs: list[Job], finished: list[Job]) -> list[str]:
+def unfinished(jobs: list[Job], finished: list[Job]) -> list[str]:
+    """A note that names jobs that are not finished."""
     done = {job.name for job in finished}
     open_ = [str(job) for job in jobs if job.name not in done]
     if not open_:
@@ -104,7 +106,7 @@ def _unfinished(jobs: list[Job], finished: list[Job]) -> list[str]:
             + (" ..." if len(open_) > 5 else "")]
 
 
-def _apart(finished: list[Job]) -> list[str]:
+def apart(finished: list[Job]) -> list[str]:
     """Notes where runs differ in what must be equal for a comparison: splits, data, patches."""
     records = [json.loads((job.fold_folder / "run.json").read_text()) for job in finished
                if (job.fold_folder / "run.json").is_file()]

@@ -93,11 +93,16 @@ class Comparison:
         return [name for name in names if name in there]
 
 
-def choose_reference(asked: str | None, jobs: list[Job]) -> str:
+def choose_reference(asked: str | None, jobs: list[Job], dedicated: bool = False) -> str:
     """The variant the others are compared with: the one asked for, else the first plain modality_dropout, else the first.
 
-    Raises NnmissError for a name that is none of the variants', or a dedicated network.
+    Args:
+        dedicated: a variant for one subset may be asked for; the others are compared with it on that subset.
+
+    Raises NnmissError for a name that is none of the variants', or a dedicated network where that is not allowed.
     """
+    if dedicated and asked in {job.variant.name for job in jobs}:
+        return asked
     usable = list(dict.fromkeys(job.variant.name for job in jobs if not job.subset))
     if asked is not None:
         if asked not in usable:

@@ -20,6 +20,7 @@ class Conditions:
     dataset_name: str
     output: Path
     configuration: str = "3d_fullres"
+    """Of a classification data set: default."""
     plans: str = "nnMissPlans"
     prefix: str = ""
     """Put before every tag, to keep two benchmarks of one data set apart."""
@@ -29,6 +30,8 @@ class Conditions:
     test: tuple[str, str] | None = None
     """Folders of images and labels; None: results are those of the final validation."""
     disable_tta: bool = False
+    classification: bool = False
+    """Whether the data set is one of classification."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,10 @@ class Job:
 
     @property
     def results(self) -> Path:
-        """results.csv of the final validation, or of the test set."""
+        """results.csv of the final validation, or of the test set; in classification of the fold's test samples, if any."""
+        if self.conditions.classification:
+            of_test = self.fold_folder / "test" / "results.csv"
+            return of_test if of_test.is_file() else self.fold_folder / "validation" / "results.csv"
         return (self.folder / "test" if self.conditions.test else self.fold_folder / "validation") / "results.csv"
 
     def is_trained(self) -> bool:

@@ -13,16 +13,23 @@ from nnmiss.evaluation.markup import latex_text
 
 
 def conditions_text(jobs: list[Job], states: pd.Series, comparison: Comparison, conventions: Conventions) -> str:
-    """The paragraph above the tables: what was trained and evaluated under which conditions."""
+    """The paragraph above the tables of a segmentation: what was trained and evaluated under which conditions."""
+    test = jobs[0].conditions.test
+    where = f"the test set {test[0]}" if test else "the final validation of each fold"
+    return described_jobs(jobs, states, comparison.reference, f"Results are those of {where}. Conventions: "
+                                                              f"{conventions.sentence('dice')}.")
+
+
+def described_jobs(jobs: list[Job], states: pd.Series, reference: str, evaluated: str) -> str:
+    """What was trained under which conditions; `evaluated` says how it was evaluated."""
     c = jobs[0].conditions
     counted = ", ".join(f"{n} {state}" for state, n in states.value_counts().items())
-    where = (f"the test set {c.test[0]}" if c.test else "the final validation of each fold")
     common = " ".join(f"{key}={value}" for key, value in c.common.items()) or "none"
     lines = [f"Data set {c.dataset_name}, configuration {c.configuration}, plans {c.plans}.",
              f"Jobs: {len(jobs)} ({counted}): folds {_list(job.fold for job in jobs)}, "
              f"seeds {_list(job.seed for job in jobs)}, missing tables {_list(job.table for job in jobs)}.",
-             f"Settings of all variants: {common}. Reference: {comparison.reference}.",
-             f"Results are those of {where}. Conventions: {conventions.sentence('dice')}. nnmiss {__version__}."]
+             f"Settings of all variants: {common}. Reference: {reference}.",
+             f"{evaluated} nnmiss {__version__}."]
     variants = {job.variant.name: job.variant for job in jobs}
     own = [f"- {v.name}: `{v.method}`" + (f", preset {v.preset}" if v.preset != "paper" else "")
            + "".join(f" `{key}={value}`" for key, value in v.assignments.items()) for v in variants.values()]

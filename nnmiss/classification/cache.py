@@ -1,6 +1,7 @@
 """Keeps what was read from a raw classification data set as plain arrays, so that training opens few files."""
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ AGAIN = "run nnmiss_plan_and_preprocess again"
 def write_raw_samples(raw: RawSamples, folder: str | Path) -> None:
     """Writes one npz per modality, targets.npz and, last, samples.json, each atomically; other npz files are removed.
 
+    samples.json holds the files' hashes, so that it alone tells a training whether the data are those it was begun with.
     While samples.json is not there the folder counts as empty, so an interrupted call leaves nothing that is read.
     """
     folder = writable_folder(folder)
@@ -33,7 +35,8 @@ def write_raw_samples(raw: RawSamples, folder: str | Path) -> None:
         files[name] = f"modality_{number}.npz"
         _write(folder / files[name], {"row": raw.row[name].numpy(), **KINDS[spec["type"]].pack(raw.values[name], spec)})
     write_json(folder / INDEX, {"dataset_json": raw.description.content, "ids": raw.ids, "groups": raw.groups,
-                                "split": raw.split, "files": files})
+                                "split": raw.split, "files": files,
+                                "sha256": {name: _sha256(folder / name) for name in ("targets.npz", *files.values())}})
 
 
 def load_raw_samples(folder: str | Path) -> RawSamples:
@@ -59,11 +62,19 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(temporary, **arrays)
 
 
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 def _read(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:  # TypeError: a .npy
         raise NnmissError(f"preprocessed samples {path} cannot be read ({error}): {AGAIN}") from None
     if set(needed) - set(arrays):
         raise NnmissError(f"{path} lacks {', '.join(needed)}: {AGAIN}")

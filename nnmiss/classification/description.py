@@ -12,6 +12,7 @@ from nnmiss.errors import NnmissError, nearest_names, shortened
 
 CONFIGURATION = "default"  # the one configuration of every classification data set
 PREDICTION_COLUMNS = ("sample_id", "prediction", "modalities")  # of predictions.csv, beside one per class
+OVERALL = "all"  # what results.csv calls all classes together
 SPLIT_COLUMN = "split"
 PLAN_HINTS = {"batch_size": 1, "feature_dim": 1, "head": None}  # key -> smallest value, None for other structure
 
@@ -107,10 +108,10 @@ def _classes(labels: object, task: str) -> tuple[list[str], list[str]]:
         values = [value.strip() for value in values]
         if task == "binary" and len(names) != 2:
             raise NnmissError(f'"labels" of a binary task are two, negative and positive, got {len(names)}')
-    bad = [name for name in names if not name or "|" in name or name in PREDICTION_COLUMNS]
+    bad = [name for name in names if not name or "|" in name or name in (*PREDICTION_COLUMNS, OVERALL)]
     if bad or len(set(names)) < len(names) or len(set(values)) < len(values) or "" in values:
         raise NnmissError('"labels" must have distinct, non-empty names and values; names may not contain "|" nor be '
-                          f'{", ".join(PREDICTION_COLUMNS)}, got {shortened(map(repr, names), 30)}')
+                          f'{", ".join(PREDICTION_COLUMNS)}, {OVERALL}, got {shortened(map(repr, names), 30)}')
     return values, names
 
 
@@ -121,16 +122,17 @@ def _modalities(content: dict) -> dict[str, dict]:
     checked = {}
     for name in modality_names(content):
         spec = content["modalities"][name]
-        if name != name.strip() or not isinstance(spec, dict) or spec.get("type") not in KINDS:
-            kind = spec.get("type") if isinstance(spec, dict) else spec
+        kind = spec.get("type") if isinstance(spec, dict) else spec
+        if name != name.strip() or not isinstance(spec, dict) or not isinstance(kind, str) or kind not in KINDS:
             raise NnmissError(f'modality {name!r} must be {{"type": ...}} with one of the types {", ".join(KINDS)}, and '
                               f"its name without spaces at the ends, got {kind!r}")
         where = f"modality {name!r}"
         if "file" in spec:
             check_relative(spec["file"], f'{where}: "file"')
-        if not isinstance(spec.get("encoder", {}), dict):
-            raise NnmissError(f'{where}: "encoder" must be an object as {{"name": "resnet10"}}, got {spec["encoder"]!r}')
-        checked[name] = KINDS[spec["type"]].check_spec(spec, where)
+        encoder = spec.get("encoder", {})
+        if not isinstance(encoder, dict) or not isinstance(encoder.get("name", ""), str):
+            raise NnmissError(f'{where}: "encoder" must be an object as {{"name": "resnet10"}}, got {encoder!r}')
+        checked[name] = KINDS[kind].check_spec(spec, where)
     return checked
 
 
@@ -149,6 +151,8 @@ def _label_groups(groups: object, classes: list[str], task: str) -> dict[str, li
     if groups and task != "multilabel":
         raise NnmissError(f'"label_groups" are for multilabel tasks, this one is {task}')
     for group, labels in groups.items():
+        if group in classes or group == OVERALL:
+            raise NnmissError(f'"label_groups": a group cannot be called {group!r}, as a label or all of them are: rename it')
         for label in labels:
             if label not in classes:
                 raise NnmissError(f'"label_groups", {group}: {label!r} is no label. {nearest_names(str(label), classes)}')

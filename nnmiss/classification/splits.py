@@ -91,7 +91,8 @@ def install_folds(folds: list[Fold], folder: str | Path) -> str:
 
 
 def fold_rows(folder: str | Path, raw: RawSamples, fold: int | str) -> tuple[list[str], list[str], list[str]]:
-    """Ids of the (training, validation, test) samples of a fold; "all" trains and validates on all but the test samples.
+    """Ids of the (training, validation, test) samples of a fold; "all" trains and validates on those of all folds that no
+    fold tests.
 
     Args:
         folder: nnUNet_preprocessed/DatasetXXX_Name, with splits_final.json.
@@ -103,9 +104,7 @@ def fold_rows(folder: str | Path, raw: RawSamples, fold: int | str) -> tuple[lis
     if not isinstance(folds, list) or not folds or not all(_is_fold(f) for f in folds):
         raise NnmissError(f"{path} must hold a list of folds, each with 'train' and 'val': run nnmiss_plan_and_preprocess")
     if fold == "all":
-        tested = {name for f in folds for name in f.get("test", [])}
-        free = [name for name in raw.ids if name not in tested]
-        return free, list(free), [name for name in raw.ids if name in tested]
+        return _all_folds(folds, raw, path)
     if not isinstance(fold, int) or not 0 <= fold < len(folds):
         have = f"the folds are 0 to {len(folds) - 1}" if len(folds) > 1 else "there is one fold, 0"
         raise NnmissError(f"fold {fold} does not exist: {have}; or 'all'")
@@ -114,6 +113,19 @@ def fold_rows(folder: str | Path, raw: RawSamples, fold: int | str) -> tuple[lis
     if problems:
         raise NnmissError(f"{path}, fold {fold}: {'; '.join(problems)}: run nnmiss_plan_and_preprocess again")
     return list(chosen["train"]), list(chosen["val"]), list(chosen.get("test", []))
+
+
+def _all_folds(folds: list[Fold], raw: RawSamples, path: Path) -> tuple[list[str], list[str], list[str]]:
+    """`fold_rows` of "all". Samples that are in no fold stay out: they may be of subjects that are tested."""
+    tested = {name for fold in folds for name in fold.get("test", [])}
+    used = {name for fold in folds for side in ("train", "val") for name in fold.get(side, [])} - tested
+    if not used:
+        raise NnmissError(f"{path}: every sample is tested in one of the folds, so none is left to train fold 'all' on")
+    problems = _problems({"train": sorted(used), "test": sorted(tested)}, raw, (), needs_val=False)
+    if problems:
+        raise NnmissError(f"{path}, fold all: {'; '.join(problems)}: run nnmiss_plan_and_preprocess again")
+    free = [name for name in raw.ids if name in used]
+    return free, list(free), [name for name in raw.ids if name in tested]
 
 
 def _strata(raw: RawSamples, rows: list[int]) -> np.ndarray:

@@ -12,18 +12,19 @@ import torch
 from nnmiss.atomic_files import read_json, replacing, writable_folder, write_text
 from nnmiss.availability import modality_names
 from nnmiss.benchmark import figure, page, report
+from nnmiss.benchmark.classification_page import write_classification_tables
 from nnmiss.benchmark.collect import collect_results, jobs_table, write_long
 from nnmiss.benchmark.comparison import choose_reference, compare
 from nnmiss.benchmark.jobs import Conditions, Job, make_jobs
 from nnmiss.benchmark.plan_text import print_plan, slurm_script
 from nnmiss.benchmark.run_jobs import run_jobs
 from nnmiss.benchmark.variants import FULL, GRAMMAR, Variant, read_variants
+from nnmiss.classification.description import CONFIGURATION
 from nnmiss.cli.environment import parse_fold
 from nnmiss.errors import NnmissError, command
 from nnmiss.evaluation.label_maps import regions_of
-from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
-from nnmiss.trainers.planned_run import run_folders
-from nnmiss.trainers.run import Run, RunArguments
+from nnmiss.preprocessing.dataset_folders import CLASSIFICATION, find_dataset_name, kind_of_dataset, require_folder
+from nnmiss.trainers.run import RunArguments, make_run, run_folders
 from nnmiss.trainers.settings import parse_assignments
 
 
@@ -43,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
                    help="settings of all variants; a variant's own win")
     p.add_argument("--reference", metavar="NAME", help="variant the others are compared with. Default: the first "
                    "modality_dropout")
-    p.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration. Default: 3d_fullres")
+    p.add_argument("-c", dest="configuration", help="configuration. Default: 3d_fullres, of a "
+                   "classification data set default")
     p.add_argument("-p", dest="plans", default="nnMissPlans", help="plans identifier. Default: nnMissPlans")
     p.add_argument("--tag", default="", help="put before every job's tag, to keep two benchmarks of one data set apart")
     p.add_argument("--test", nargs=2, metavar=("IMAGES", "LABELS"), help="predict and evaluate this test set with every "
@@ -67,7 +69,7 @@ def run(arguments: list[str] | None = None) -> int:
     if args.parallel < 1:
         raise NnmissError(f"--parallel is {args.parallel}, expected at least 1")
     jobs = planned_jobs(args)
-    reference = choose_reference(args.reference, jobs)
+    reference = choose_reference(args.reference, jobs, jobs[0].conditions.classification)
     check(jobs)
     output = jobs[0].conditions.output
     if args.slurm:
@@ -86,7 +88,7 @@ def run(arguments: list[str] | None = None) -> int:
         print(f"{sum(job.is_finished() for job in jobs)} of {len(jobs)} jobs are finished", flush=True)
         failed = run_jobs(jobs, args.parallel, environments(args.device, args.parallel))
     if any(job.is_finished() for job in jobs):
-        write_tables(jobs, reference)
+        (write_classification_tables if jobs[0].conditions.classification else write_tables)(jobs, reference)
     elif args.collect:
         raise NnmissError(f"none of the {len(jobs)} jobs is finished: there is nothing to collect yet")
     if failed:
@@ -99,12 +101,19 @@ def planned_jobs(args: argparse.Namespace) -> list[Job]:
     """All jobs of a command line. Raises NnmissError for what is malformed; `check` looks at methods and settings."""
     for variable in ("nnUNet_preprocessed", "nnUNet_results"):
         require_folder(variable)
+    classification = kind_of_dataset(args.dataset) == CLASSIFICATION
+    given = [flag for flag, value in (("--test", args.test), ("--disable_tta", args.disable_tta)) if value]
+    if classification and given:
+        raise NnmissError(f"{', '.join(given)} is for segmentation: test samples of a classification data set are those "
+                          "that its manifest or its splits say")
+    configuration = args.configuration or (CONFIGURATION if classification else "3d_fullres")
     for folder in args.test or ():
         if not Path(folder).is_dir():
             raise NnmissError(f"--test: folder {folder} not found")
-    conditions = Conditions(find_dataset_name(args.dataset), Path(args.output).resolve(), args.configuration, args.plans,
+    conditions = Conditions(find_dataset_name(args.dataset), Path(args.output).resolve(), configuration, args.plans,
                             args.tag, parse_assignments(args.assignments), args.device,
-                            tuple(str(Path(f).resolve()) for f in args.test) if args.test else None, args.disable_tta)
+                            tuple(str(Path(f).resolve()) for f in args.test) if args.test else None, args.disable_tta,
+                            classification)
 
     def fold_folder(variant: Variant, tag: str, fold: int | str) -> Path:
         return run_folders(RunArguments(conditions.dataset_name, variant.method, fold, conditions.configuration,
@@ -129,7 +138,7 @@ def check(jobs: list[Job]) -> None:
         seen |= kinds
         c = job.conditions
         try:
-            run = Run(RunArguments(
+            run = make_run(RunArguments(
                 c.dataset_name, job.variant.method, job.fold, c.configuration, c.plans, job.seed, job.tag, job.missing,
                 preset=job.variant.preset, assignments=job.assignments))
             run.check_against_earlier()

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 from nnmiss.atomic_files import read_json
+from nnmiss.cli.evaluate_classification import CLASSIFICATION_ONLY, evaluate, refuse_flags
 from nnmiss.errors import NnmissError, command
+from nnmiss.evaluation.classification.conventions import RESAMPLE
 from nnmiss.evaluation.comparison import comparison_markdown
 from nnmiss.evaluation.conventions import CHOICES, Conventions
 from nnmiss.evaluation.evaluate import evaluate_folder
 from nnmiss.evaluation.lesion_rules import LESION_RULES
-from nnmiss.preprocessing.dataset_folders import find_dataset_name
+from nnmiss.preprocessing.dataset_folders import CLASSIFICATION, dataset_kind, find_dataset_name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,15 +21,18 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="nnmiss_evaluate", description=(
         "Compares predictions with ground truth for every modality subset: Dice, HD95, sensitivity and specificity per "
         "case and region, lesion by lesion if asked to, and where probabilities were saved the expected calibration "
-        "error; writes results.csv, summary.json, table.md, table.tex and figures."))
-    p.add_argument("-gt", required=True, metavar="FOLDER", help="folder of ground truth segmentations")
+        "error; writes results.csv, summary.json, table.md, table.tex and figures. Classification, known by -gt's "
+        "dataset.json: accuracy, F1, AUROC, AUPRC and calibration error with bootstrap intervals."))
+    p.add_argument("-gt", required=True, metavar="FOLDER", help="folder of ground truth segmentations; classification: the "
+                   "data set's folder, with dataset.json and manifest.csv")
     p.add_argument("-pred", required=True, metavar="FOLDER",
                    help="output folder of nnmiss_predict: flat, or one folder per subset (flair+t1ce/CASE.nii.gz)")
     p.add_argument("-d", metavar="ID", help="dataset id or name, whose dataset.json is used. Default: the dataset.json "
                                             "in the prediction folder")
     p.add_argument("-o", metavar="FOLDER", help="where results go. Default: the prediction folder")
     p.add_argument("--compare", nargs="+", default=[], metavar="RESULTS",
-                   help="results of other methods on the same cases: results.csv, a folder holding one, or NAME=PATH")
+                   help="results of other methods on the same cases: results.csv, a folder holding one, or NAME=PATH; "
+                        "classification: folders of their predictions")
     p.add_argument("--name", help="name of this method in the tables. Default: the prediction folder's name")
     p.add_argument("--hd95", choices=CHOICES["hd95"], default="brats2020", help="definition of HD95 (%(default)s)")
     p.add_argument("--hd95_unit", choices=CHOICES["hd95_unit"], default="mm",
@@ -45,9 +50,17 @@ def parser() -> argparse.ArgumentParser:
                         "of labels that gain by it (background)")
     p.add_argument("--ece_bins", type=int, default=15, metavar="N",
                    help="equal bins of the confidence, 0.5 to 1, for the expected calibration error of predictions that "
-                        "have probabilities (%(default)s)")
+                        "have probabilities; classification: 0 to 1 (%(default)s)")
     p.add_argument("--include_average", action="store_true",
                    help="count the average row as a sample of the t-test, as MetaKD's Table 1 did")
+    p.add_argument("--resamples", type=int, default=CLASSIFICATION_ONLY["--resamples"], metavar="N",
+                   help="classification: resamples of the bootstrap intervals (%(default)s)")
+    p.add_argument("--resample", choices=RESAMPLE, default=CLASSIFICATION_ONLY["--resample"],
+                   help="classification: draw samples, or subjects with all of theirs (%(default)s)")
+    p.add_argument("--seed", type=int, default=CLASSIFICATION_ONLY["--seed"], metavar="S",
+                   help="classification: of the resamples (%(default)s)")
+    p.add_argument("--with_incomplete", action="store_true",
+                   help="classification: also count samples that lack a part of a subset, predicted with the rest")
     p.add_argument("-np", type=int, default=1, metavar="N", help="cases evaluated at once (%(default)s)")
     return p
 
@@ -57,6 +70,10 @@ def run(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if args.np < 1:
         raise NnmissError(f"-np is {args.np}, expected at least 1 process")
+    if (Path(args.gt) / "dataset.json").is_file() and dataset_kind(args.gt) == CLASSIFICATION:
+        return evaluate(args)
+    refuse_flags(args, CLASSIFICATION_ONLY, f"classification, whose -gt is the data set's folder; {args.gt} has no "
+                                            "dataset.json of one")
     if args.et_replace and args.et_min_voxels is None:
         raise NnmissError("--et_replace says what a small enhancing tumour becomes: give --et_min_voxels too, as 500")
     conventions = Conventions(args.hd95, args.empty, args.hd95_unit, et_threshold=args.et_min_voxels,

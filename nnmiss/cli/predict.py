@@ -1,4 +1,4 @@
-"""nnmiss_predict: segments cases with whatever modalities they have, with named ones, or with every subset."""
+"""nnmiss_predict: segments or classifies with whatever modalities there are, with named ones, or with every subset."""
 from __future__ import annotations
 
 import argparse
@@ -9,6 +9,7 @@ import torch
 
 from nnmiss.atomic_files import writable_folder, write_json
 from nnmiss.availability import all_subsets, modality_names, parse_subset
+from nnmiss.classification.manifest import SPLITS
 from nnmiss.cli.environment import choose_device, parse_fold
 from nnmiss.errors import NnmissError, command
 from nnmiss.export.colour_tables import write_colour_tables
@@ -16,21 +17,28 @@ from nnmiss.inference.predict_cases import Output, predict_cases
 from nnmiss.inference.predictor import MissingModalityPredictor
 from nnmiss.inference.reconstruction import load_reconstructions
 from nnmiss.inference.wanted import Wanted, wanted_cases
-from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
+from nnmiss.preprocessing.dataset_folders import (
+    CLASSIFICATION,
+    SEGMENTATION,
+    find_dataset_name,
+    kind_of_dataset,
+    require_folder,
+)
 from nnmiss.preprocessing.raw_dataset import RawCase, list_cases
-from nnmiss.trainers import METHODS, method_class, method_of_trainer
+from nnmiss.trainers import CLASSIFIERS, METHODS, method_class, method_of_trainer
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; flags that nnU-Net has too are called as in nnU-Net."""
     p = argparse.ArgumentParser(prog="nnmiss_predict", description=__doc__)
     p.add_argument("-i", required=True, metavar="FOLDER", help="input folder with CASE_0000.nii.gz ...; any channel of a "
-                   "case may be absent, but not all")
+                   "case may be absent, but not all. Classification: with manifest.csv, labels are not needed")
     p.add_argument("-o", required=True, metavar="FOLDER", help="output folder; made if it is not there")
     p.add_argument("-d", required=True, metavar="DATASET", help="dataset name or id the model was trained on")
-    p.add_argument("-m", required=True, metavar="METHOD", help=f"one of: {', '.join(METHODS)}")
+    p.add_argument("-m", required=True, metavar="METHOD", help=f"one of: {', '.join(METHODS)}; of classification: "
+                   f"{', '.join(CLASSIFIERS)}")
     p.add_argument("-f", nargs="+", default=None, metavar="FOLD", help="folds to ensemble. Default: every trained one")
-    p.add_argument("-c", default="3d_fullres", help="configuration. Default: 3d_fullres")
+    p.add_argument("-c", help="configuration. Default: 3d_fullres, of classification default")
     p.add_argument("-p", default="nnMissPlans", help="plans identifier. Default: nnMissPlans")
     p.add_argument("--tag", default="", help="the --tag of the training")
     which = p.add_mutually_exclusive_group()
@@ -39,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--all_subsets", action="store_true", help="predict all 2^M - 1 subsets")
     p.add_argument("--cases", nargs="+", metavar="CASE", help="predict only these cases of -i: names, or files that list "
                    "them (test_cases.json, a JSON list, text with one name a line)")
+    p.add_argument("--split", choices=SPLITS, help="classification: predict only samples that the manifest's column split "
+                   "says this of")
     p.add_argument("--save_probabilities", action="store_true", help="also write CASE.npz and CASE.pkl as nnU-Net does")
     p.add_argument("--save_uncertainty", action="store_true", help="also write the entropy map uncertainty/CASE, 0 to 1")
     p.add_argument("--save_reconstructions", nargs="?", const="", metavar="STAGE", help="also write what the method "
@@ -56,6 +66,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--disable_progress_bar", action="store_true", help="no progress bars, for log files")
     p.add_argument("--verbose", action="store_true", help="say more")
     return p
+
+
+def kind_of_model(dataset: str) -> str:
+    """"segmentation" or "classification": by dataset.json, and where only trained models are there by these."""
+    try:
+        return kind_of_dataset(dataset)
+    except NnmissError:
+        models = require_folder("nnUNet_results") / find_dataset_name(dataset)
+        return CLASSIFICATION if any(models.glob("nnMissClassifier*__*/dataset.json")) else SEGMENTATION
 
 
 def model_folder(args: argparse.Namespace) -> Path:
@@ -104,6 +123,13 @@ def input_cases(args: argparse.Namespace, file_ending: str) -> tuple[list[RawCas
 def run(arguments: list[str] | None = None) -> int:
     """Runs the command with these arguments (default: the command line's). Returns the exit code."""
     args = parser().parse_args(arguments)
+    if kind_of_model(args.d) == CLASSIFICATION:
+        from nnmiss.cli.predict_classification import predict  # readers that segmentation does without
+
+        return predict(args)
+    if args.split:
+        raise NnmissError("--split is for classification, whose manifest.csv says which sample is of which")
+    args.c = args.c or "3d_fullres"
     if not 0 < args.step_size <= 1:
         raise NnmissError(f"-step_size must be above 0 and at most 1, got {args.step_size}")
     folder = model_folder(args)

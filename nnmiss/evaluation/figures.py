@@ -47,7 +47,7 @@ def heatmap(results: pd.DataFrame, modalities: list[str], titles: dict[str, str]
     left, right = 0.45 * len(modalities) + 0.3, max(1.0 * len(titles) + 1.2, 3.4)
     figure = Figure(figsize=(left + right, 0.32 * len(subsets) + 1.3), layout="constrained")
     dots, axes = figure.subplots(1, 2, sharey=True, width_ratios=[left, right])
-    _draw_subsets(dots, subsets, modalities, vertical=True)
+    draw_subsets(dots, subsets, modalities, vertical=True)
     image = axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         text = "-" if np.isnan(value) else f"{value:.1f}"
@@ -115,7 +115,7 @@ def boxplots(results: pd.DataFrame, modalities: list[str], titles: dict[str, str
         panel.grid(axis="y", color=FAINT, linewidth=0.5)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(axis="x", length=0, labelbottom=False)
-    _draw_subsets(dots, subsets, modalities, vertical=False)
+    draw_subsets(dots, subsets, modalities, vertical=False)
     figure.suptitle(f"{name}: Dice (%) per case, {'up to ' if len(sizes) > 1 else ''}n = {max(sizes)}", fontsize=11)
     return figure
 
@@ -179,7 +179,7 @@ def _legend_above(figure: Figure, axes: Axes, width: float) -> None:
     figure.legend(handles, names, fontsize=8, loc="outside upper center", frameon=False, ncols=min(across, len(names)))
 
 
-def _draw_subsets(axes: Axes, subsets: list[Present], modalities: list[str], vertical: bool) -> None:
+def draw_subsets(axes: Axes, subsets: list[Present], modalities: list[str], vertical: bool) -> None:
     """A grid of circles, filled where a modality is present: subsets down (vertical) or across."""
     grid = np.argwhere(np.ones((len(subsets), len(modalities)), bool))  # (subset, modality)
     across, down = (grid[:, 1], grid[:, 0]) if vertical else (grid[:, 0], grid[:, 1])

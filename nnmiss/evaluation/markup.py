@@ -8,7 +8,7 @@ from nnmiss.evaluation.tables import UNDEFINED, Cell, SubsetTable
 MARKDOWN = {"best": "**{}**", "second": "*{}*", "": "{}"}
 LATEX = {"best": r"\textbf{{{}}}", "second": r"\textit{{{}}}", "": "{}"}
 PAGE = 31  # rows that fit on a page with caption and titles: all subsets of five modalities
-NARROW, WIDE = 10, 20  # columns that surely fit the line, and that are legible when scaled down to it
+NARROW, WIDE = 8, 20  # columns that surely fit the line, and that are legible when scaled down to it
 
 
 def circles(present: Present, filled: str = "●", open_: str = "○") -> list[str]:
@@ -62,7 +62,7 @@ def _latex_float(caption: str, layout: str, head: list[str], rows: list[str], wi
 
 def _latex_pages(caption: str, layout: str, head: list[str], rows: list[str], width: int) -> list[str]:
     """A longtable with its head on every page. It cannot be scaled: its font is small, and wide it lies on its side."""
-    wide = width > NARROW + 4
+    wide = width > NARROW + 6
     size = r"\tiny" if wide else r"\scriptsize"
     caption = caption.replace(r"\caption{", r"\caption{\small ", 1)
     lines = [rf"\begingroup{size}\setlength{{\tabcolsep}}{{3pt}}\setlength{{\LTcapwidth}}{{\linewidth}}",

@@ -89,8 +89,8 @@ def build_table(methods: dict[str, pd.DataFrame], modalities: list[str], regions
     for region in titles:
         values = np.array([[means[m][region].get(name, nan) for m in names] for _, name in subsets])  # (rows, methods)
         for row, line in zip(cells, values):
-            row += _ranked(line, higher, comparing)
-        average += _ranked(nan_mean(values), higher, comparing)
+            row += ranked(line, higher, comparing)
+        average += ranked(nan_mean(values), higher, comparing)
         tests = [subset_row_test(values[:, -1], values[:, i], higher, include_average) for i in range(len(names) - 1)]
         tested |= {t.n for t in tests}
         p_row += [Cell(p_text(t.p)) for t in tests] + ([Cell(UNDEFINED), Cell(UNDEFINED)] if comparing else [])
@@ -121,7 +121,7 @@ def improvement(line: np.ndarray, higher_is_better: bool) -> float:
     return gain / best if best else nan
 
 
-def _ranked(line: np.ndarray, higher: bool, comparing: bool) -> list[Cell]:
+def ranked(line: np.ndarray, higher: bool, comparing: bool) -> list[Cell]:
     """Cells of one row of a block. Ranks go by the printed digits, so that equal numbers look equal."""
     texts = [number_text(v) for v in line]
     if not comparing:

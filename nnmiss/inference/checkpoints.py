@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import nn
 
 from nnmiss.atomic_files import replacing
 from nnmiss.errors import NnmissError
+
+OUTPUT_LAYER = re.compile(r"(^|\.)(seg_layers|output|heads_of|fusion_head)\.")  # of segmentation, of classification
 
 
 def plain(value: Any) -> Any:
@@ -71,7 +74,7 @@ def take_fitting(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
     """
     own = network.state_dict()
     fitting = {name: value for name, value in weights.items()
-               if ".seg_layers." not in name and name in own and own[name].shape == value.shape}
+               if not OUTPUT_LAYER.search(name) and name in own and own[name].shape == value.shape}
     network.load_state_dict({**own, **fitting})
     return len(fitting)
 

@@ -25,7 +25,12 @@ def more_versus_fewer(more: Tensor, fewer: Tensor, target: Tensor, regions: bool
     """
     of_more = task_losses(more, target, regions, ignore_label)
     of_fewer = task_losses(fewer.detach() if detach_fewer else fewer, target, regions, ignore_label)
-    return sum(F.relu(a - b).mean() for a, b in zip(of_more, of_fewer))
+    return sum(ranking_loss(a, b) for a, b in zip(of_more, of_fewer))
+
+
+def ranking_loss(of_more: Tensor, of_fewer: Tensor) -> Tensor:
+    """MoFe of losses of any shape, one a sample or one a sample and task: mean of relu(more - fewer), at least 0."""
+    return F.relu(of_more - of_fewer).mean()
 
 
 def task_losses(logits: Tensor, target: Tensor, regions: bool, ignore_label: int | None = None) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """MetaKD's modality-weighted knowledge distillation between every pair of present modalities (Eq. 4 and 5)."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 
 from torch import Tensor
@@ -36,19 +37,35 @@ def pairwise_distillation(features: Tensor, index: Tensor, ratios: Tensor, p: in
     if p not in (1, 2):
         raise NnmissError(f"p must be 1 or 2, got {p}")
     total = features[:0].float().sum()  # 0, attached to the graph
-    weight, items = ratios.tolist(), features.unbind(0)
-    for row in index.tolist():
-        present = [m for m, item in enumerate(row) if item >= 0]
-        for i, j in combinations(present, 2):
-            f_i, f_j = items[row[i]].float(), items[row[j]].float()
-            total = total + _pair(f_i, f_j, weight[i][j], weight[j][i], p, direction)
+    weight = ratios.tolist()
+    for i, j, items_i, items_j in _pairs(index, together=features.ndim == 2):
+        total = total + _pair(_take(features, items_i), _take(features, items_j), weight[i][j], weight[j][i], p, direction)
     return total / len(index)
 
 
+def _pairs(index: Tensor, together: bool) -> Iterator[tuple[int, int, list[int], list[int]]]:
+    """(i, j, items of i, items of j) of all present pairs: one sample at a time, or `together` all that have the pair.
+
+    Together is a hundred times fewer operations, but copies features; maps of voxels are too large for that.
+    """
+    rows = index.tolist()
+    for part in [rows] if together else [[row] for row in rows]:
+        for i, j in combinations(range(index.shape[1]), 2):
+            both = [row for row in part if row[i] >= 0 and row[j] >= 0]
+            if both:
+                yield i, j, [row[i] for row in both], [row[j] for row in both]
+
+
+def _take(features: Tensor, items: list[int]) -> Tensor:
+    """(n, C, *spatial) float32; a single item comes as a view."""
+    return (features[items] if len(items) > 1 else features[items[0] : items[0] + 1]).float()
+
+
 def _pair(f_i: Tensor, f_j: Tensor, w_ij: float, w_ji: float, p: int, direction: str) -> Tensor:
-    """Both directions of one pair: w_ij weighs i teaching j."""
+    """Both directions of one pair of modalities, summed over samples: w_ij weighs i teaching j."""
     def distance(a: Tensor, b: Tensor) -> Tensor:
-        return (a - b).abs().mean() if p == 1 else (a - b).square().mean()
+        difference = (a - b).abs() if p == 1 else (a - b).square()
+        return difference.flatten(1).mean(1).sum()
 
     if direction == "symmetric":
         return (w_ij + w_ji) * distance(f_i, f_j)

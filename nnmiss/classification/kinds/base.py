@@ -98,8 +98,8 @@ class Kind:
         return values
 
     def shape(self, values: list[Any], spec: dict) -> tuple[int | None, ...]:
-        """Shape of one sample after `fit` and `transform`; the length of series is None."""
-        out = self.transform(values[:1], spec, self.fit(values, spec))
+        """Shape of one sample after `fit` and `transform`; the length of series is None. Default: that of the first."""
+        out = self.transform(values[:1], spec, self.fit(values[:1], spec))
         return tuple(out.shape[1:]) if isinstance(out, Tensor) else (None, out[0].shape[1])
 
     def default_encoder(self, spec: dict, shape: tuple[int | None, ...], num_samples: int) -> dict:

@@ -46,6 +46,7 @@ class ImageKind(Kind):
 
         try:
             array = imread(path)
+            array = _rgb_of_ink(path, array) if array.ndim == 3 and array.shape[2] == 4 else array
         except FileNotFoundError:
             raise NnmissError(f"{path} does not exist") from None
         except Exception as error:  # every decoder has exceptions of its own for damage
@@ -124,6 +125,14 @@ def resized(image: np.ndarray, size: list[int], how: str) -> np.ndarray:
     out = F.interpolate(torch.from_numpy(image)[None].float(), target, mode="bilinear", antialias=True)[0]
     top, left = (target[0] - size[0]) // 2, (target[1] - size[1]) // 2
     return out[:, top:top + size[0], left:left + size[1]].round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _rgb_of_ink(path: str | Path, array: np.ndarray) -> np.ndarray:
+    """(H, W, 4) as it is, or (H, W, 3) where the four are inks (CMYK, as in JPEGs for print) and not colours with alpha."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")) if image.mode == "CMYK" else array
 
 
 def _first_line(error: Exception) -> str:

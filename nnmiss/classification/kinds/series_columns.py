@@ -19,9 +19,10 @@ EPSILON = 1e-6  # hours; puts a row at a bin's end into that bin, as the MIMIC b
 def check_columns(columns: dict | list | None, where: str) -> dict[str, dict]:
     """"columns" of dataset.json with their defaults; a list of names means continuous ones. Raises NnmissError."""
     if isinstance(columns, list) and all(isinstance(name, str) for name in columns):
-        columns = {name: {} for name in columns}
+        columns = {name: {} for name in columns} if len(set(columns)) == len(columns) else None
     if not isinstance(columns, dict) or not columns:
-        raise NnmissError(f'{where}: "columns" must name the variables, as {{"Glucose": {{"kind": "continuous"}}}}')
+        raise NnmissError(f'{where}: "columns" must name the variables, each once, as '
+                          '{"Glucose": {"kind": "continuous"}}')
     return {name: _check_column({"kind": column} if isinstance(column, str) else column, f"{where}: column {name!r}")
             for name, column in columns.items()}
 

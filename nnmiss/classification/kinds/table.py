@@ -138,5 +138,9 @@ class TableKind(Kind):
                 parts.append(np.array(codes, int).reshape(-1, 1) == np.arange(len(place)))
         return torch.from_numpy(np.concatenate(parts, 1).astype(np.float32))
 
+    def shape(self, values: list, spec: dict) -> tuple[int | None, ...]:
+        """By all samples: each may bring a category of its own."""
+        return tuple(self.transform(values[:1], spec, self.fit(values, spec)).shape[1:])
+
     def default_encoder(self, spec: dict, shape: tuple[int | None, ...], num_samples: int) -> dict:
         return dict(spec.get("encoder") or mlp_encoder(shape, num_samples))

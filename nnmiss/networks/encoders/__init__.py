@@ -59,6 +59,9 @@ def _words(shape: tuple[int | None, ...]) -> str:
 def encoder_spec(text: str) -> dict:
     """What a short name stands for: resnet10, lstm3 (three layers), mlp256x64 (two hidden layers) ...
 
+    A ResNet may name its stem: resnet10-7x7, and its stride: resnet3-s2, which has the same parameters and a quarter of the
+    operations.
+
     Raises:
         NnmissError: unknown name.
     """
@@ -67,6 +70,12 @@ def encoder_spec(text: str) -> dict:
         return {"name": "lstm", "layers": int(match[1])}
     if match := re.fullmatch(r"mlp([1-9]\d*(?:x[1-9]\d*)*)", text):
         return {"name": "mlp", "hidden": [int(width) for width in match[1].split("x")]}
+    if match := re.fullmatch(r"(resnet\d+)(?:-(3x3|7x7))?(?:-s([12]))?", text):
+        text = match[1]
+        options = {"stem": match[2]} if match[2] else {}
+        options |= {"stem_stride": int(match[3])} if match[3] else {}
+        if text in ENCODERS:
+            return {"name": text, **options}
     if text not in ENCODERS:
         raise NnmissError(f"encoder {text!r} is unknown. {nearest_names(text, list(ENCODERS))} A number sets the layers of "
                           "an lstm (lstm3) or the widths of an mlp (mlp256x64).")

@@ -1,0 +1,1 @@
+"""Evaluation of classification: metrics of every subset of modalities with bootstrap intervals, tables and figures."""
