@@ -2,22 +2,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from tiny_classification import DATASET, QUICK, prepare, set_folders
+from tiny_classification import DATASET, QUICK, make_classifier, prepare, set_folders, tiny_fold
 
 from nnmiss.benchmark import classification_figure, classification_tables, page
 from nnmiss.benchmark.classification import MEAN, WHOLE, compare, t_interval
 from nnmiss.benchmark.classification_results import collect_results
-from nnmiss.benchmark.collect import jobs_table
+from nnmiss.benchmark.collect import jobs_table, parameters
 from nnmiss.benchmark.jobs import Conditions, make_jobs
 from nnmiss.benchmark.variants import read_variants
 from nnmiss.cli import benchmark, train
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.classification.measure import COLUMNS
+from nnmiss.inference.checkpoints import write_checkpoint
 
 PAIR = ["image", "sound"]
 SUBSETS = ["image", "sound", "image+sound", "available"]
@@ -151,6 +153,20 @@ def test_results_are_of_the_test_samples_where_there_are_some(tmp_path):
     assert not jobs[0].is_finished() and jobs[0].steps() == [jobs[0].train_command()]
 
 
+def test_a_job_whose_test_samples_alone_are_predicted_is_not_done(tmp_path):
+    """The test part is written first: a job that was killed then must not count."""
+    (job,) = made_jobs(tmp_path, ["base: fusion"], lambda *_: 0.5, seeds=(0,))
+    shutil.rmtree(job.fold_folder / "validation")
+    assert not job.is_trained() and job.steps() == [job.train_command()]
+
+
+def test_parameters_are_those_that_are_learned(tmp_path):
+    (job,) = made_jobs(tmp_path, ["base: fusion"], lambda *_: 0.5, seeds=(0,))
+    network = make_classifier("fusion", tiny_fold(("image", "sound"))).network  # the sound network normalises batches
+    write_checkpoint(job.fold_folder / "checkpoint_final.pth", {"network_weights": network.state_dict()})
+    assert parameters(job) == sum(parameter.numel() for parameter in network.parameters())
+
+
 def test_results_that_do_not_fit_are_refused(tmp_path):
     jobs = made_jobs(tmp_path, ["base: fusion"], lambda *_: 0.5)
     file = jobs[1].fold_folder / "test" / "summary.json"
@@ -209,7 +225,7 @@ def test_what_is_for_segmentation_or_unknown_is_refused(tmp_path, monkeypatch):
     arguments = ["-d", DATASET, "-o", str(tmp_path / "bench"), "--dry_run", "--runs"]
     with pytest.raises(NnmissError, match="--test, --disable_tta is for segmentation"):
         benchmark.run([*arguments, "fusion", "--test", str(tmp_path), str(tmp_path), "--disable_tta"])
-    with pytest.raises(NnmissError, match="is not for data sets of classification"):
+    with pytest.raises(NnmissError, match="is not for classification data sets"):
         benchmark.run([*arguments, "all_stage"])
     with pytest.raises(NnmissError, match="nothing was run, because"):
         benchmark.run([*arguments, "fusion no_such_setting=1"])

@@ -13,10 +13,12 @@ from nnmiss.classification.sample_set import ModalityInput
 from nnmiss.errors import NnmissError
 from nnmiss.losses.more_versus_fewer import ranking_loss
 from nnmiss.networks.base import item_index
+from nnmiss.trainers import CLASSIFIERS
 from nnmiss.trainers.lckd import true_probability
 from nnmiss.trainers.simmlm import draw_nested
 
-METHODS = ("metakd", "lckd", "simmlm", "fusion", "modality_dropout")
+ELSEWHERE = {"unimodal", "mind", "mke", "ts", "ume", "vanilla", "vanilla_3h"}  # need a modality or teachers: test_mind*.py
+METHODS = sorted(set(CLASSIFIERS) - ELSEWHERE)
 CASES = [(("image", "table"), "multiclass"), (("image", "sound", "series"), "binary"),
          (("table", "table_b", "series", "volume"), "multilabel")]
 
@@ -101,6 +103,7 @@ def test_metakd_updates_w_alone_on_validation_samples():
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())  # BatchNorm too
     used = {fold.samples.ids[row] for rows in seen for row in rows.tolist()}
     assert used and used <= set(fold.validation)
+    assert all(trainer.update_importance(step)[1].all() for step in range(5))  # shown all that they have
     assert trainer.network.training and all(p.requires_grad for p in trainer.network.parameters())
 
 
@@ -134,6 +137,14 @@ def test_lckd_elects_the_informative_modality(task):
     assert again.teachers == trainer.teachers
 
 
+def test_lckd_lets_labelled_validation_samples_vote():
+    samples = tiny_samples(("table", "table_b"), 24)
+    samples.targets[12] = -1
+    trainer = make_classifier("lckd", tiny_fold(samples=samples))
+    assert [samples.ids[row] for row in trainer.voters] == trainer.data.validation[1:]
+    assert trainer.scores_of_single_modalities().shape == (5, 2, 1)
+
+
 def test_true_probability_by_hand():
     logits = torch.tensor([[[0.0, math.log(3.0)], [0.0, 0.0]]])  # (1, 2, 2)
     assert torch.allclose(true_probability(logits, torch.tensor([1, -1]), "multiclass")[0, :, 0],
@@ -156,6 +167,16 @@ def test_simmlm_task_and_mofe_by_hand():
     task = float((of_more.mean() + of_fewer.mean()).detach()) / 2
     assert float(losses["loss"].detach()) == pytest.approx(task + 0.5 * mofe, rel=1e-5)
     assert float(ranking_loss(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 1.0]))) == 1.0
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_mofe_reaches_the_side_with_fewer_modalities_unless_detached(detach):
+    trainer = make_classifier("simmlm", mofe_detach=detach)
+    target = torch.zeros(4, dtype=torch.long)
+    more = (-5.0 * F.one_hot(target, 3)).requires_grad_()  # the true class is the least likely
+    fewer = torch.zeros(4, 3, requires_grad=True)
+    trainer.ranking(more, fewer, target).backward()
+    assert more.grad.any() and (fewer.grad is None) is detach
 
 
 def test_simmlm_joint_stage_starts_from_the_experts(tmp_path):

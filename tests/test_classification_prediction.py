@@ -222,6 +222,18 @@ def test_new_samples_need_no_labels_and_a_bad_one_does_not_stop_the_others(run, 
     assert all(f"sample {name}: modality array: " in said for name in has_array[:2])
 
 
+def test_where_nothing_can_be_predicted_no_earlier_prediction_stays(run, trained, tmp_path):
+    code, out = run("--cases", "s001")
+    assert code == 0 and (out / FILE).is_file()
+    source = shutil.copytree(trained / "nnUNet_raw" / DATASET, tmp_path / "new")
+    manifest = pd.read_csv(source / "manifest.csv", dtype=str, keep_default_na=False)
+    name = manifest.loc[manifest["array"] != "", "sample_id"].iloc[0]
+    np.save(source / "array" / f"{name}.npy", np.zeros(9, np.float32))  # trained with 6
+    code, out = run("--cases", name, source=source)
+    assert code == 1 and not (out / FILE).exists()
+    assert list(json.loads((out / "predictions.json").read_text())["failed"]) == [name]
+
+
 def test_a_model_of_one_modality_is_shown_that_alone(run, capsys):
     code, out = run(method="unimodal")
     assert code == 1 and set(table_of(out)["modalities"]) == {"table"}
@@ -247,7 +259,7 @@ def test_wrong_arguments_are_refused_by_name(run, trained, tmp_path, monkeypatch
         run("-f", "4")
     with pytest.raises(NnmissError, match="Did you mean"):
         run("--modalities", "imag")
-    with pytest.raises(NnmissError, match="is not for data sets of classification"):
+    with pytest.raises(NnmissError, match="is not for classification data sets"):
         run(method="all_stage")
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     with pytest.raises(NnmissError, match="-i and -o are the same"):

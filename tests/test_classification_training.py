@@ -14,6 +14,7 @@ from nnmiss.classification.sample_set import StoredModality
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
 from nnmiss.trainers.classification_data import Batches, TrainingBatches
+from nnmiss.trainers.classification_run import sample_notes
 from nnmiss.trainers.classification_scores import score
 from nnmiss.trainers.classification_validation import ClassificationValidation
 from nnmiss.trainers.optimizers import EpochSchedule, plateaus
@@ -100,7 +101,8 @@ def test_dropout_shows_less_and_only_where_it_is_asked_for():
 def test_augmentation_changes_training_batches_alone_and_the_same_way_again():
     fold = tiny_fold(("image", "table"))
     spec = {"type": "image2d", "normalisation": "half", "augmentation": "cxr", "channels": 1}
-    fitted = {"modalities": {"image": {"spec": spec, "fitted": {"mean": [0.0], "sd": [1.0]}}}}
+    fitted = {"modalities": {"image": {"spec": spec, "fitted": {"mean": [0.0], "sd": [1.0]}},
+                             "table": {"spec": {"type": "array"}, "fitted": {}}}}
     trainer = make_classifier("fusion", fold)
     trainer.data = replace(trainer.data, fitted=fitted)
     trainer.on_train_start()
@@ -131,6 +133,30 @@ def test_unlabelled_samples_are_not_trained_on(task):
     assert torch.isfinite(weights(trainer)).all()
 
 
+def test_a_missing_table_takes_nothing_from_samples_that_are_not_trained_on():
+    plain = tiny_fold()
+    trainer = make_classifier("metakd", replace(plain, available=dict.fromkeys(plain.samples.ids, (False, True))))
+    assert {trainer.available[name] for name in plain.training} == {(False, True)}
+    for name in (*plain.validation, *plain.test):
+        assert trainer.available[name] == trainer.files[name] == (True, True)
+
+
+@pytest.mark.parametrize("method, settings", [
+    ("simmlm", {"mofe": 0.0}), ("fusion", {"pretrain_encoders": True}),
+    ("mind", {"teachers": 1, "teacher_encoders": "table:mlp8+table_b:mlp8", "student_rows": "all"}),
+    ("ume", {"teacher_encoders": "table:mlp8+table_b:mlp8"})])
+def test_a_stage_of_a_modality_that_nobody_has_is_passed_over(tmp_path, method, settings):
+    plain = tiny_fold(("table", "table_b"))
+    fold = replace(plain, available=dict.fromkeys(plain.samples.ids, (True, False)))
+    trainer = train_stages(method, fold, tmp_path, **settings)
+    assert trainer.current_epoch > 0 and (tmp_path / "checkpoint_final.pth").is_file()
+    files = sorted(tmp_path.glob("stage_*_table*/checkpoint_final.pth"), reverse=True)
+    idle, busy = (read_checkpoint(file) for file in files)
+    assert (idle["current_epoch"], busy["current_epoch"]) == (0, 2) and "table_b" in idle["nnmiss"]["stage"]
+    drawn = make_classifier(method, fold, idle["nnmiss"]["stage"], **settings).network.state_dict()
+    assert all(torch.equal(value, drawn[name]) for name, value in idle["network_weights"].items())
+
+
 def test_a_stage_without_samples_is_refused():
     fold = tiny_fold(available={f"s{i:03d}": (False, True) for i in range(24)})
     with pytest.raises(NnmissError, match="stage train of unimodal has no training sample in fold 0"):
@@ -153,6 +179,7 @@ def test_class_balance():
     samples = tiny_samples(("table", "table_b"), 48, "multiclass", 4)
     samples = replace(samples, targets=(samples.targets == 0).long())  # a quarter of class 1
     fold = tiny_fold(samples=samples, classes=2)
+    samples.targets[len(fold.training):] = 1  # what is validated and tested does not count
     assert make_classifier("fusion", fold, class_balance="none").loss.class_weights is None
     weighted = make_classifier("fusion", fold, class_balance="weights").loss.class_weights
     assert weighted[1] / weighted[0] == pytest.approx(3)
@@ -199,6 +226,15 @@ def test_the_final_checkpoint_holds_the_best_epoch_on_validation(tmp_path):
     assert not (tmp_path / "checkpoint_latest.pth").exists()
 
 
+def test_what_a_method_keeps_is_of_the_best_epoch_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(ClassificationValidation, "selection", lambda self, scores, loss: -self.current_epoch)
+    trainer = train(make_classifier("metakd", tiny_fold(), folder=tmp_path, num_epochs=3, meta_interval=1))
+    final, best = (read_checkpoint(tmp_path / f"checkpoint_{name}.pth")["nnmiss"] for name in ("final", "best"))
+    w = final["state"]["importance"]["raw"]
+    assert torch.equal(w, best["state"]["importance"]["raw"]) and not torch.equal(w, trainer.importance.raw.detach())
+    assert final["last_iteration"] == 3 * trainer.num_iterations_per_epoch == 3 * best["last_iteration"]
+
+
 def test_the_last_epoch_is_kept_when_asked_for_or_when_validation_has_no_labels(tmp_path):
     fold = tiny_fold(n=60)
     unlabelled = fold.samples.targets.clone()
@@ -216,7 +252,7 @@ class Judge(ClassificationValidation):
     """Scores that are said, not measured."""
 
     modalities, task, classes, patience, select_by = ["a", "b"], "multiclass", ["x", "y"], 2, "auto"
-    select_on, classifies = "mean", True
+    select_on = "mean"
 
     def __init__(self):
         from nnmiss.trainers.classification_curves import Curves
@@ -256,6 +292,9 @@ def test_what_epochs_are_compared_on():
     assert every == {"image": (True, False), "table": (False, True), "image+table": (True, True), "available": (True, True)}
     for asked, name in (("full", "image+table"), ("TABLE", "table"), ("table+image", "image+table"), ("available",) * 2):
         assert list(make_classifier("fusion", fold, select_on=asked).validated_subsets()) == [name]
+    many = tiny_fold(["table", *(f"table_{i}" for i in range(5))])  # of six modalities not all subsets are reported
+    assert make_classifier("fusion", many, select_on="table+table_3").validated_subsets() == {
+        "table+table_3": (True, False, False, False, True, False)}
     alone = make_classifier("unimodal", fold, subset="table", select_on="available")
     assert list(alone.validated_subsets()) == ["table"]  # the only one there is
 
@@ -374,3 +413,14 @@ def test_every_common_setting_is_documented():
     text = PAGE.read_text(encoding="utf-8")
     cls = type(make_classifier("fusion", initialize=False))
     assert [name for name in {**cls.common, **cls.common_network} if f"`{name}`" not in text] == []
+
+
+def test_a_subset_that_no_validation_sample_has_in_full_is_noted():
+    fold = replace(tiny_fold(("image", "table"), n=60, absent=0.5), fitted={"modalities": {}})
+    both = [name for name in fold.validation if fold.samples.available[fold.samples.ids.index(name)].all()]
+    fewer = replace(fold, validation=[name for name in fold.validation if name not in both])
+    for samples, select_on, wanted in ((fewer, "full", True), (fewer, "mean", False), (fold, "full", False)):
+        trainer = make_classifier("fusion", samples, select_on=select_on)
+        trainer.data = samples
+        notes = sample_notes(trainer)
+        assert any("no labelled validation sample has all of image+table" in note for note in notes) is wanted

@@ -4,16 +4,17 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_classification import DATASET, fold_folder, prepare, set_folders, tiny_data  # noqa: F401 (fixture)
+from tiny_classification import DATASET, fold_folder, make_classifier, prepare, set_folders, tiny_data  # noqa: F401
 
 from nnmiss.classification.cache import load_raw_samples
 from nnmiss.classification.preprocessing import apply_preprocessing
-from nnmiss.cli import train
+from nnmiss.cli import plan_and_preprocess, train
 from nnmiss.errors import NnmissError
-from nnmiss.inference.checkpoints import read_checkpoint
+from nnmiss.inference.checkpoints import read_checkpoint, take_fitting
 from nnmiss.inference.classify_samples import subset_probabilities
 from nnmiss.trainers import classifier_class
 from nnmiss.trainers.classification import ClassificationTrainer
@@ -232,6 +233,18 @@ def test_several_seeds_are_several_runs(tiny_data, no_figures, capsys):  # noqa:
         run("fusion", "--seeds", "1", "1")
 
 
+def test_a_seed_that_fails_does_not_stop_the_others(tiny_data, no_figures, monkeypatch, capsys):  # noqa: F811
+    step = ClassificationTrainer.train_step
+
+    def diverging(self, batch):
+        return {"loss": float("nan")} if self.seed == 1 else step(self, batch)
+
+    monkeypatch.setattr(ClassificationTrainer, "train_step", diverging)
+    assert run("fusion", "--seeds", "1", "2", "--no_val", epochs=1) == 1
+    assert (fold_folder(tiny_data, tag="s2") / "checkpoint_final.pth").is_file()
+    assert "error: seed 1: the loss was not finite" in capsys.readouterr().err
+
+
 def test_a_missingness_table_is_for_training_samples_only(tiny_data):  # noqa: F811
     folder = tiny_data / "nnUNet_raw" / DATASET / "missing"
     folder.mkdir()
@@ -270,14 +283,23 @@ def test_settings_are_refused_by_name(tiny_data, setting):  # noqa: F811
     assert not list((tiny_data / "nnUNet_results").rglob("*.json"))  # before anything is written
 
 
+@pytest.mark.parametrize("method, setting", [
+    ("unimodal", "hidden=8"), ("simmlm", "feature_dim=8"), ("mind", "hidden=8"), ("ume", "dropout=0.1")])
+def test_settings_that_would_change_nothing_are_refused(tiny_data, capsys, method, setting):  # noqa: F811
+    with pytest.raises(NnmissError, match="it would change nothing"):
+        run(method, settings=[setting, *(["subset=table"] if method == "unimodal" else [])])
+    assert train.run(["701", method, "0", "--set", "help"]) == 0
+    assert "\nhidden = " not in capsys.readouterr().out
+
+
 def test_other_things_are_refused_by_name(tiny_data):  # noqa: F811
     with pytest.raises(NnmissError, match="needs the modality it reads: --set subset=NAME, of image, table, array"):
         run("unimodal")
     with pytest.raises(NnmissError, match="modality 'colour' is not in this data set"):
         run("unimodal", settings=["subset=colour"])
-    with pytest.raises(NnmissError, match="method 'all_stage' is not for data sets of classification"):
+    with pytest.raises(NnmissError, match="method 'all_stage' is not for classification data sets"):
         run("all_stage")
-    with pytest.raises(NnmissError, match=r"method 'fusoin' is unknown for classification\. .*fusion"):
+    with pytest.raises(NnmissError, match=r"method 'fusoin' is unknown for classification data sets\. .*fusion"):
         run("fusoin")
     with pytest.raises(NnmissError, match="leave out -num_gpus"):
         run("fusion", "-num_gpus", "2")
@@ -306,6 +328,21 @@ def test_a_run_with_other_settings_is_refused(tiny_data, no_figures):  # noqa: F
         run("fusion", "--no_val", epochs=2)
 
 
+def test_a_run_does_not_go_on_with_other_data(tiny_data, no_figures):  # noqa: F811
+    """Other values in files of the same size."""
+    def plan():
+        assert plan_and_preprocess.run(["-d", DATASET, "--no_pbar", "-np", "1"]) == 0
+
+    assert run("fusion", "--no_val", epochs=1) == 0
+    plan()
+    assert run("fusion", "--no_val", epochs=1) == 0
+    file = next((tiny_data / "nnUNet_raw" / DATASET / "array").glob("*.npy"))
+    np.save(file, np.load(file) + 1)
+    plan()
+    with pytest.raises(NnmissError, match="data_sha256"):
+        run("fusion", "--no_val", epochs=1)
+
+
 def test_a_checkpoint_of_something_else_is_refused(tiny_data):  # noqa: F811
     assert run("fusion", "--no_val", epochs=2) == 0
     folder = fold_folder(tiny_data)
@@ -326,6 +363,18 @@ def test_pretrained_weights_are_taken_where_they_fit(tiny_data, capsys):  # noqa
     file = fold_folder(tiny_data) / "checkpoint_final.pth"
     assert run("modality_dropout", "--no_val", "-pretrained_weights", str(file), epochs=1) == 0
     assert "tensors taken from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method, stage", [("fusion", ""), ("simmlm", ""), ("simmlm", "expert_table"), ("vanilla_3h", "")])
+def test_output_layers_are_never_taken(method, stage):
+    """Of another data set they have the right shape, but mean other classes."""
+    one, other = (make_classifier(method, stage=stage, seed=s).network for s in (1, 2))
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    assert take_fitting(one, other.state_dict()) > 0
+    last = {name for name, value in before.items() if name.endswith("weight") and value.shape[0] == 3}  # three classes
+    assert last and all(torch.equal(one.state_dict()[name], before[name]) for name in last)
+    first = next(name for name in before if "encoder" in name and name.endswith("weight"))
+    assert torch.equal(one.state_dict()[first], other.state_dict()[first])
 
 
 def test_settings_can_be_listed(tiny_data, capsys):  # noqa: F811

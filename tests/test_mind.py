@@ -11,10 +11,12 @@ from tiny_classification import DATASET, fold_folder, make_classifier, tiny_data
 from tiny_mind import SMALL, batch_losses, checkpoints, run_stages
 from tiny_samples import tiny_samples
 
+from nnmiss.atomic_files import write_json
 from nnmiss.cli.train import run as train_command
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
 from nnmiss.inference.classify_samples import subset_logits
+from nnmiss.trainers.shared_teachers import shared_teacher
 
 TASKS = ("multiclass", "binary", "multilabel")
 
@@ -238,6 +240,23 @@ def test_finished_teachers_are_shared(tiny_data, capsys):  # noqa: F811
         assert torch.equal(value, teacher("TS")["network_weights"][name])
         assert torch.equal(value, teacher("UME")["network_weights"][name])  # trained anew, to the same weights
     assert any((value != teacher("MIND", "s1")["network_weights"][name]).any() for name, value in first.items())
+
+
+def test_only_teachers_trained_alike_are_shared(tmp_path):
+    record = {"data_sha256": "a", "configuration_sha256": "b", "splits_sha256": "c", "fold": 0, "seed": 0,
+              "missing": {"table": "x", "sha256": "d"}, "versions": {"nnmiss": "1"}}
+
+    def place(changed, stage="teacher_table_1", **settings):
+        trainer = make_classifier("mind", tiny_fold(), stage, tmp_path, initialize=False, **settings)
+        write_json(tmp_path / "run.json", {**record, **changed})
+        return shared_teacher(trainer)
+
+    others = [{"data_sha256": "e"}, {"configuration_sha256": "e"}, {"splits_sha256": "e"}, {"fold": 1}, {"seed": 1},
+              {"missing": None}, {"missing": {"table": "x", "sha256": "e"}}, {"versions": {"nnmiss": "2"}}]
+    apart = {place({}), *map(place, others), place({}, initial_lr=0.5), place({}, "teacher_table_2")}
+    assert len(apart) == 3 + len(others)
+    same = {"missing": {"table": "other name", "sha256": "d"}, "preset": "clinical", "method": "ts"}
+    assert place(same) == place({}) == place({}, omega="5")
 
 
 def test_a_damaged_shared_teacher_is_trained_again(tiny_data, capsys):  # noqa: F811

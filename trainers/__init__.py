@@ -58,8 +58,9 @@ def classifier_class(name: str) -> type[ClassificationTrainer]:
 def _named(name: str, table: dict[str, type], others: dict[str, type], kind: str) -> type:
     if name in table:
         return table[name]
-    what = "is not for data sets of" if name in others else "is unknown for"
-    raise NnmissError(f"method {name!r} {what} {kind}. {nearest_names(name, list(table))}")
+    if name in others:
+        raise NnmissError(f"method {name!r} is not for {kind} data sets. Methods for them: {', '.join(table)}")
+    raise NnmissError(f"method {name!r} is unknown for {kind} data sets. {nearest_names(name, list(table))}")
 
 
 def method_of_trainer(trainer_name: str) -> type[MissingModalityTrainer]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from time import monotonic
 
@@ -148,8 +147,8 @@ class ClassificationTrainer(ClassificationHooks, ClassificationData, Classificat
             self.on_train_epoch_end(self.train_epoch())
             with torch.no_grad():
                 self.on_validation_epoch_start()
-                self.on_validation_epoch_end([self.validation_step({**self.batch_of(rows), "number": i})
-                                              for i, rows in enumerate(self.dataloader_val) if len(rows)])
+                self.on_validation_epoch_end([self.validation_step(self.batch_of(rows))
+                                              for rows in self.dataloader_val if len(rows)])
             self.curves.add(self.current_epoch, seconds=monotonic() - started)
             self.on_epoch_end()
         self.on_train_end()
@@ -205,9 +204,9 @@ class ClassificationTrainer(ClassificationHooks, ClassificationData, Classificat
     def epoch_line(self, epoch: int) -> str:
         """What is printed after an epoch."""
         value = {name: values[epoch] for name, values in self.curves.columns.items() if len(values) > epoch}
-        chosen = f", validation {self.select_score} {value['score']:.4f}" if self.classifies else ""
         return (f"{self.stage.name} epoch {epoch + 1}/{self.num_epochs}: loss {value['train_losses']:.4f}, validation "
-                f"{value['val_losses']:.4f}{chosen}{self.status()}, lr {value['lrs']:.6f}, {value['seconds']:.1f} s")
+                f"{value['val_losses']:.4f}, validation {self.select_score} {value['score']:.4f}{self.status()}, lr "
+                f"{value['lrs']:.6f}, {value['seconds']:.1f} s")
 
     def write_figures(self) -> None:
         """progress.csv, progress.png, and the method's tables."""
@@ -226,9 +225,3 @@ class ClassificationTrainer(ClassificationHooks, ClassificationData, Classificat
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predicts every reported subset of the fold's validation and test samples and evaluates them."""
         predict_and_evaluate(self)
-
-    def print_to_log_file(self, *words: object) -> None:
-        """Adds a line to training_log.txt of the stage."""
-        if self.output_folder is not None:
-            with open(Path(self.output_folder) / "training_log.txt", "a", encoding="utf-8") as file:
-                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {' '.join(map(str, words))}\n")

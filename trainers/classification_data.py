@@ -9,7 +9,7 @@ from torch import Tensor
 from nnmiss.availability import Present, draw_present, reported_subsets
 from nnmiss.classification.balance import class_weights, sample_weights, smote
 from nnmiss.classification.description import Description
-from nnmiss.classification.kinds import KINDS
+from nnmiss.classification.preprocessing import augmented
 from nnmiss.classification.sample_set import ModalityInput, SampleSet
 from nnmiss.classification.tasks import TaskLoss
 from nnmiss.errors import NnmissError
@@ -159,18 +159,9 @@ class ClassificationData:
         if self.device.type == "cuda":
             torch.cuda.manual_seed(derive_seed(*parts))
         batch = self.batch_of(loader.rows_of(*purpose))
-        return self.augmented(batch, *parts) if isinstance(loader, TrainingBatches) else batch
-
-    def augmented(self, batch: dict, *parts) -> dict:
-        """The batch with the random changes that the data set asks for, such as of X-rays; the same for the same parts."""
-        data, modalities = list(batch["data"]), self.data.fitted.get("modalities", {})
-        for m, name in enumerate(self.modalities):
-            if name in modalities:
-                entry = modalities[name]
-                values = KINDS[entry["spec"]["type"]].augment(data[m].values, entry["spec"], entry["fitted"],
-                                                              torch_generator(*parts, "augmentation", name))
-                data[m] = replace(data[m], values=values)
-        return {**batch, "data": data}
+        if self.data.fitted and isinstance(loader, TrainingBatches):
+            batch["data"] = augmented(batch["data"], self.data.fitted, torch_generator(*parts, "augmentation"))
+        return batch
 
     def batch_of(self, rows: Tensor) -> dict:
         """The batch of these rows (B,) long of `samples`."""

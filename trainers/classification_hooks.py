@@ -50,11 +50,6 @@ class ClassificationHooks(SharedHooks):
         """What this stage trains. Default: the network of inference."""
         return type(self).build_classifier(self.configuration, self.samples.shapes, self.task, self.classes)
 
-    @property
-    def classifies(self) -> bool:
-        """Whether this stage's network predicts classes that can be validated; else only its loss is."""
-        return True
-
 
 def configured(configuration: dict, settings: dict[str, object], network_settings: dict[str, object]) -> dict:
     """A plan's configuration with the settings of a run's network in it, where prediction finds them.

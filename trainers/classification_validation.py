@@ -8,7 +8,6 @@ from torch import Tensor
 
 from nnmiss.availability import AVAILABLE, Present, parse_subset, subset_name
 from nnmiss.classification.tasks import TaskLoss
-from nnmiss.seeding import seed_libraries
 
 from .classification_scores import score
 
@@ -42,21 +41,10 @@ class ClassificationValidation:
 
     def validation_step(self, batch: dict) -> dict:
         """What one validation batch gives: `logits` (S, B, outputs) of `validated_subsets`, and `rows` (B,)."""
-        if not self.classifies:
-            return self.validate_loss(batch)
         x, _ = self.to_device(batch)
         subsets = torch.tensor(list(self.validated_subsets().values()), device=self.device)  # (S, M)
         logits = self.inference_network.forward_subsets(x, self.available_of(batch["keys"], self.files), subsets)
         return {"logits": logits.float().cpu(), "rows": batch["rows"]}
-
-    def validate_loss(self, batch: dict) -> dict:
-        """The stage's own loss on a validation batch, for stages that do not classify."""
-        seed_libraries(self.seed, self.stage.name, "validation loss", batch["number"])
-        self.iteration = -1 - batch["number"]  # what is drawn differs from training and between batches
-        self.batch_rows = batch["rows"]
-        x, target = self.to_device(batch)
-        drawn = self.draw(self.available_of(batch["keys"], self.files))
-        return {"loss": float(self.losses(self.network, x, target, **drawn)["loss"]), "rows": batch["rows"]}
 
     def on_validation_epoch_end(self, outputs: list[dict]) -> None:
         """Scores the epoch and notes whether it is the best so far."""
@@ -73,9 +61,6 @@ class ClassificationValidation:
         A subset counts the samples that have it in full; without any it is NaN. The loss is that of all subsets.
         """
         rows = torch.cat([out["rows"] for out in outputs])
-        if not self.classifies:
-            sizes = [len(out["rows"]) for out in outputs]
-            return sum(out["loss"] * n for out, n in zip(outputs, sizes)) / sum(sizes), {}
         logits = torch.cat([out["logits"] for out in outputs], 1)  # (S, V, outputs)
         target, have = self.samples.targets[rows], self.samples.available[rows]
         known = target >= 0 if self.task == "multiclass" else (~target.isnan()).any(1)

@@ -15,8 +15,8 @@ class Stage:
 
     Attributes:
         name: folder and `--stage` name.
-        epochs: as published, counted in nnU-Net's epochs of 250 iterations. `--set num_epochs=N` shares N among the
-            stages in proportion to these.
+        epochs: as published, in segmentation counted in nnU-Net's epochs of 250 iterations, in classification in passes
+            over the training samples. `--set num_epochs=N` shares N among the stages in proportion to these.
         drop_modalities: whether the network is shown a random subset of what a case has, or all of it.
     """
 

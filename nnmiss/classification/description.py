@@ -152,7 +152,7 @@ def _label_groups(groups: object, classes: list[str], task: str) -> dict[str, li
         raise NnmissError(f'"label_groups" are for multilabel tasks, this one is {task}')
     for group, labels in groups.items():
         if group in classes or group == OVERALL:
-            raise NnmissError(f'"label_groups": a group cannot be called {group!r}, as a label or all of them are: rename it')
+            raise NnmissError(f'"label_groups": {group!r} is what a label or all of them are called: rename the group')
         for label in labels:
             if label not in classes:
                 raise NnmissError(f'"label_groups", {group}: {label!r} is no label. {nearest_names(str(label), classes)}')

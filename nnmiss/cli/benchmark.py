@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--set", dest="assignments", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                    help="settings of all variants; a variant's own win")
     p.add_argument("--reference", metavar="NAME", help="variant the others are compared with. Default: the first "
-                   "modality_dropout")
+                   "modality_dropout, else the first")
     p.add_argument("-c", dest="configuration", help="configuration. Default: 3d_fullres, of a "
                    "classification data set default")
     p.add_argument("-p", dest="plans", default="nnMissPlans", help="plans identifier. Default: nnMissPlans")

@@ -53,8 +53,9 @@ def predict_samples(models: dict[int | str, Any], folder: str | Path, output: st
             outcome.failures |= {name: f"modality {modality}: {text}" for name, text in wrong.items()}
     raw = raw.without(outcome.failures)
     if not len(raw):  # an earlier prediction must not be taken for this one
-        outcome.written = write_subsets(output, [], torch.zeros(len(subsets), 0, len(first.classes)), subsets, raw.available,
-                                        first.modalities, first.task, first.classes)
+        nothing = torch.zeros(len(subsets), 0, len(first.classes))
+        outcome.written = write_subsets(output, [], nothing, subsets, raw.available, first.modalities, first.task,
+                                        first.classes)
         return outcome
     have, shown = raw.available & readable(first.network), torch.tensor(list(subsets.values()))
     values = torch.zeros(len(subsets), len(raw), len(first.classes), dtype=torch.float64)
