@@ -110,7 +110,7 @@ def main() -> None:
     audio, coverage, alpha = study["audio"], study["coverage"], study["alpha"]
     if audio is not None:
         print("## audio")
-        for name in ("full fusion", "full fusion, pre-loaded"):
+        for name in [v for v in audio["variant"].unique() if v.startswith("full fusion")]:
             print(f"{name}: {cell(by_seed(audio, name, 'full', 'image+sound'))}")
         rates_table(audio, "image only", "image", PAPER_AUDIO)
     if study["visual"] is not None:
