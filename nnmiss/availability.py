@@ -16,8 +16,12 @@ AVAILABLE = "available"  # in classification: the subset of whatever each sample
 
 
 def is_classification(dataset_json: dict) -> bool:
-    """Whether a dataset.json describes a classification data set: it has "task" and "modalities"."""
-    return "task" in dataset_json and "modalities" in dataset_json
+    """Whether a dataset.json describes a classification data set: it has "task" and "modalities".
+
+    With only one of the two it is meant as one, unless it has segmentation's "numTraining": what it lacks is named then.
+    """
+    found = ("task" in dataset_json) + ("modalities" in dataset_json)
+    return found == 2 or (found == 1 and "numTraining" not in dataset_json)
 
 
 def modality_names(dataset_json: dict) -> list[str]:
@@ -28,7 +32,7 @@ def modality_names(dataset_json: dict) -> list[str]:
     so is called what each sample has.
     """
     if is_classification(dataset_json):
-        names = _classification_names(dataset_json["modalities"])
+        names = _classification_names(dataset_json.get("modalities"))
     else:
         channels = dataset_json.get("channel_names") or dataset_json.get("modality")
         if not isinstance(channels, dict) or sorted(channels, key=str) != sorted(map(str, range(len(channels)))):

@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from nnmiss.classification.description import CONFIGURATION, Description
 from nnmiss.classification.kinds import KINDS
 from nnmiss.classification.raw_samples import RawSamples
 from nnmiss.errors import NnmissError
+from nnmiss.networks.encoders import build_encoder_of
 
 PLANNER = "nnMissClassificationPlanner"
 PLANS_NAME = "nnMissPlans"
@@ -23,7 +26,8 @@ def plan_classification(raw: RawSamples, description: Description) -> dict:
     Hints of dataset.json ("plan", and "encoder" of a modality) come before the rules of this file and of the kinds. No
     statistic of the data is stored: preprocessing is fitted on each fold's training samples.
 
-    Raises NnmissError, naming the modality, when its encoder cannot be chosen because no sample has it.
+    Raises NnmissError, naming the modality, when its encoder cannot be chosen because no sample has it, or dataset.json
+    names one that does not exist or reads no such samples.
     """
     shapes = sample_shapes(raw)
     num_labelled = int(raw.labelled.sum())
@@ -31,6 +35,8 @@ def plan_classification(raw: RawSamples, description: Description) -> dict:
     for name, spec in description.modalities.items():
         encoder = KINDS[spec["type"]].default_encoder(spec, shapes[name], num_labelled)
         modalities[name] = {"type": spec["type"], "encoder": dict(encoder)}
+        with torch.device("meta"):  # no memory, no time: only to see that it can be built
+            build_encoder_of({"modalities": modalities}, shapes, name)
     tabular = all(spec["type"] in TABULAR for spec in description.modalities.values())
     hints = description.plan
     configuration = {

@@ -204,8 +204,10 @@ class ClassificationTrainer(ClassificationHooks, ClassificationData, Classificat
     def epoch_line(self, epoch: int) -> str:
         """What is printed after an epoch."""
         value = {name: values[epoch] for name, values in self.curves.columns.items() if len(values) > epoch}
+        scored = any(name.startswith("score:") and not np.isnan(number) for name, number in value.items())
+        score = f"{value['score']:.4f}" if scored else "undefined"  # then epochs are compared by the loss
         return (f"{self.stage.name} epoch {epoch + 1}/{self.num_epochs}: loss {value['train_losses']:.4f}, validation "
-                f"{value['val_losses']:.4f}, validation {self.select_score} {value['score']:.4f}{self.status()}, lr "
+                f"{value['val_losses']:.4f}, validation {self.select_score} {score}{self.status()}, lr "
                 f"{value['lrs']:.6f}, {value['seconds']:.1f} s")
 
     def write_figures(self) -> None:

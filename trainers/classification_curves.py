@@ -4,11 +4,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nnmiss.atomic_files import replacing
 
 from .progress import Progress
+
+MANY = 10  # lines of one panel that can be told apart
+DOTTED = 30  # epochs up to which each has a dot, without which a single one would not be seen
 
 
 class Curves:
@@ -50,17 +55,32 @@ class Curves:
         figure = Figure(figsize=(12, 8), layout="constrained")
         panels = {"loss": ["train_losses", "val_losses"], f"validation {score}": [c for c in columns if "score" in c],
                   "parts of the training loss": [c for c in columns if c.startswith("part:")], "learning rate": ["lrs"]}
-        for axis, (title, names) in zip(figure.subplots(2, 2).flat, panels.items()):
-            for name in names:
-                axis.plot(frame["epoch"], frame[name], "k-" if name == "score" else "-", label=_label(name))
+        axes = figure.subplots(2, 2).flat
+        for axis, (title, names) in zip(axes, panels.items()):
+            _draw_panel(axis, frame, names)
             axis.set(title=title, xlabel="epoch")
-            axis.grid(alpha=0.3)
-            if 0 < len(names) <= 10:
-                axis.legend(fontsize="small")
+        axes[-1].set_ylim(bottom=0)
         with replacing(Path(folder) / "progress.png") as temporary:
             figure.savefig(temporary, dpi=80)
 
 
+def _draw_panel(axis: Axes, frame: pd.DataFrame, names: list[str]) -> None:
+    """A line per column; of many subsets single modalities, all of them and `available` in colour, the others in grey."""
+    largest = max((name.count("+") for name in names), default=0)
+    grey = [name for name in names if 0 < name.count("+") < largest] if len(names) > MANY else []
+    marker = "." if len(frame) <= DOTTED else ""
+    for number, name in enumerate(grey):
+        axis.plot(frame["epoch"], frame[name], color="0.85", marker=marker, label="_" if number else "other subsets")
+    for name in (name for name in names if name not in grey):
+        label = "all modalities" if grey and name.count("+") == largest else _label(name)
+        axis.plot(frame["epoch"], frame[name], "k-" if name == "score" else "-", marker=marker, label=label)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.grid(alpha=0.3)
+    if 1 < len(names) - len(grey) <= 2 * MANY:
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if grey else {}
+        axis.legend(fontsize="small", **beside)
+
+
 def _label(column: str) -> str:
-    return {"train_losses": "training", "val_losses": "validation", "score": "compared"}.get(
+    return {"train_losses": "training", "val_losses": "validation", "score": "epochs are compared by"}.get(
         column, column.partition(":")[2] or column)

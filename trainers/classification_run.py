@@ -15,7 +15,7 @@ from nnmiss.classification.description import CONFIGURATION
 from nnmiss.classification.preprocessing import apply_preprocessing, fit_preprocessing, save_preprocessing
 from nnmiss.classification.preprocessing import notes as fit_notes
 from nnmiss.classification.splits import fold_rows
-from nnmiss.errors import NnmissError
+from nnmiss.errors import NnmissError, shortened
 from nnmiss.inference.checkpoints import read_checkpoint
 
 from .classification import ClassificationTrainer, StageRun
@@ -30,8 +30,8 @@ class ClassificationRun(RunBase):
     """A classification run on disk: where it is, what was asked, what is finished."""
 
     def read_dataset(self) -> None:
-        self.dataset_json = read_json(self.preprocessed / "dataset.json", "preprocessed dataset.json",
-                                      ("task", "labels", "modalities"))
+        self.dataset_json = read_json(self.preprocessed / "dataset.json", "preprocessed dataset.json "
+                                      "(nnmiss_plan_and_preprocess writes it)", ("task", "labels", "modalities"))
         self.modalities = modality_names(self.dataset_json)
 
     def read_plans(self) -> dict:
@@ -145,6 +145,12 @@ def sample_notes(trainer: ClassificationTrainer) -> list[str]:
                          for name, subset in subsets.items() for sample in known):
         notes.append(f"no labelled validation sample has all of {' or '.join(subsets)}, by which epochs are compared: the "
                      "last epoch's weights are kept")
+    targets = trainer.samples.targets[trainer.rows_of_ids(trainer.labelled(trainer.data.training))]
+    absent = [name for i, name in enumerate(trainer.classes) if not (
+        (targets[:, i] == 1).any() if trainer.task == "multilabel" else (targets == i).any())]
+    if absent:
+        notes.append(f"no training sample of this fold is {'positive for' if trainer.task == 'multilabel' else 'of class'} "
+                     + shortened(absent))
     for m, name in enumerate(trainer.modalities):
         if not any(trainer.available[case][m] for case in trainer.data.training):
             notes.append(f"no training sample of this fold has {name}: the model cannot learn it")

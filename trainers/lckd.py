@@ -6,6 +6,8 @@ documentation/reference/methods/lckd.md.
 """
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -36,6 +38,7 @@ from .classification import ClassificationTrainer
 from .stages import SCHEDULES, Stage, StagedSchedule
 
 ELECTIONS = 23  # in a run: the official code's 115,000 iterations, with an election every 5,000
+TASKS_SHOWN = 6  # whose teachers the line of an epoch names
 
 
 class LCKD:
@@ -133,6 +136,9 @@ class LCKD:
     def status(self) -> str:
         if self.election == "fixed":
             return f", teachers {'+'.join(self.modalities[t] for t in self.teachers)}"
+        if len(self.tasks) > TASKS_SHOWN:  # of many labels how often each modality teaches
+            count = Counter(self.modalities[t] for t in self.teachers)
+            return ", teachers " + ", ".join(f"{name} of {count[name]}" for name in self.modalities if count[name])
         return ", teachers " + ", ".join(f"{task} {self.modalities[t]}" for task, t in zip(self.tasks, self.teachers))
 
     def method_state(self):

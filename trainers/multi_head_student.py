@@ -64,8 +64,7 @@ class MultiHeadStudent(UnimodalTeachers):
         return [case for case in cases if all(self.available[case])]
 
     def choose_samples(self):
-        if self.teacher is None and self.student_rows == "complete" and \
-                not any(all(self.data.available[name]) for name in self.data.training):
+        if self.student_rows == "complete" and not any(all(self.data.available[name]) for name in self.data.training):
             raise NnmissError(f"no training sample of fold {self.fold} has all modalities ({', '.join(self.modalities)}), "
                               f"on which the student of {self.method} is trained: --set student_rows=all trains it on the "
                               "others too")

@@ -23,8 +23,8 @@ class Run(RunBase):
     """A segmentation run on disk: where it is, what was asked, what is finished."""
 
     def read_dataset(self) -> None:
-        self.dataset_json = read_json(self.preprocessed / "dataset.json", "preprocessed dataset.json",
-                                      ("channel_names", "labels", "file_ending"))
+        self.dataset_json = read_json(self.preprocessed / "dataset.json", "preprocessed dataset.json "
+                                      "(nnmiss_plan_and_preprocess writes it)", ("channel_names", "labels", "file_ending"))
         self.modalities = modality_names(self.dataset_json)
 
     def read_plans(self) -> dict:

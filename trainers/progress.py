@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -73,7 +74,8 @@ def _draw_table(frame: pd.DataFrame, name: str, path: Path) -> None:
         axis = figure.add_subplot(down, across, position)
         for column in columns:
             axis.plot(frame["iteration"], frame[column], marker=".", label=column.partition(":")[2] or column)
-        axis.set(xlabel="iteration", ylabel=Y_LABELS.get(name, "value"), title=(group or name).replace("_", " "))
+        axis.set(xlabel="iteration", ylabel=Y_LABELS.get(name, "value"),
+                 title=shorten((group or name).replace("_", " "), 45, placeholder=" ..."))
         axis.grid(alpha=0.3)
         axis.legend()
     with replacing(path) as temporary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnmiss.classification.description import CONFIGURATION
@@ -39,9 +39,10 @@ class RunArguments:
 
     @property
     def classification(self) -> bool:
-        """Whether the data set's dataset.json describes classification."""
-        folder = Path(str(nnUNet_preprocessed)) / self.dataset_name
-        return (folder / "dataset.json").is_file() and dataset_kind(folder) == CLASSIFICATION
+        """Whether the data set's dataset.json describes classification: the preprocessed one, else the raw one."""
+        folders = [Path(str(root)) / self.dataset_name for root in (nnUNet_preprocessed, nnUNet_raw) if root]
+        return next((dataset_kind(folder) == CLASSIFICATION for folder in folders if (folder / "dataset.json").is_file()),
+                    False)
 
     @property
     def trainer_class(self) -> type:

@@ -116,7 +116,11 @@ class UnimodalTeachers(ClassificationTrainer):
         if self.teacher is None:
             super().run_training()
             return
-        print(f"{self.stage.name}: {self.teacher_encoder(*self.teacher)}, {len(self.training)} training samples")
+        print(f"{self.stage.name}: {self.teacher_encoder(*self.teacher)}, {len(self.training)} training samples"
+              + ", so it stays as it is and teaches nobody" * (not self.training))
+        if not self.training:
+            super().run_training()
+            return
         finished = shared_teacher(self) if self.share_teachers else None
         if finished is not None and not self.current_epoch and take(finished, self):
             return
@@ -144,6 +148,9 @@ class UnimodalTeachers(ClassificationTrainer):
         for modality, graduates in finished.items():
             best = best_first({number: score for number, (score, _) in graduates.items()})[: self.teachers]
             chosen[modality] = {number: graduates[number][1] for number in best}
+            if not any(self.data.available[name][modality] for name in self.data.training):
+                print(f"teachers of {self.modalities[modality]}: untrained, as no training sample has it")
+                continue
             print(f"teachers of {self.modalities[modality]}, by validation {self.select_score}, * teaches: " + ", ".join(
                 f"{self.teacher_encoder(modality, number)} {score:.4f}{' *' if number in best else ''}"
                 for number, (score, _) in graduates.items()))

@@ -7,9 +7,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from nnmiss.atomic_files import replacing
+
+from .classification_curves import DOTTED
 
 
 def leave_one_out(num_modalities: int) -> Tensor:
@@ -53,18 +56,24 @@ def row(full: float, without: list[float]) -> list[float]:
 def draw(table: dict[str, list], best_epoch: int | None, path: str | Path) -> None:
     """Draws the rates and their difference over the epochs, with a line at the epoch that was kept (Fig. 3).
 
+    Nothing is drawn where none is known, as without a validation sample that has all modalities.
+
     Args:
         table: {"columns": ["epoch", *columns], "rows": [[iteration, epoch, values ...], ...]}, as Progress has it.
     """
     frame = pd.DataFrame(table["rows"], columns=["iteration", *table["columns"]])
+    if frame.iloc[:, 2:].isna().all(axis=None):
+        return
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.add_subplot()
     for column in frame.columns[2:]:
-        axis.plot(frame["epoch"], frame[column], "k--" if column == "d_util" else "-", label=column)
+        axis.plot(frame["epoch"], frame[column], "k--" if column == "d_util" else "-", label=column,
+                  marker="." if len(frame) <= DOTTED else "")
     if best_epoch is not None:
         axis.axvline(best_epoch, color="0.5", linestyle=":", label="best epoch")
     axis.axhline(0, color="0.8", linewidth=0.8)
     axis.set(xlabel="epoch", ylabel="conditional utilisation rate")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.grid(alpha=0.3)
     axis.legend()
     with replacing(path) as temporary:

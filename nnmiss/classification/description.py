@@ -71,7 +71,7 @@ def parse_description(content: dict, where: str) -> Description:
         raise NnmissError(f'{where} does not describe a classification data set: it must hold an object with "task" '
                           f'({", ".join(TASKS)}), "labels" and "modalities"')
     try:
-        task = content["task"]
+        task = content.get("task")
         if task not in TASKS:
             raise NnmissError(f'"task" must be one of {", ".join(TASKS)}, got {task!r}')
         values, classes = _classes(content.get("labels"), task)

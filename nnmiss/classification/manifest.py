@@ -161,6 +161,11 @@ def _targets(table: pd.DataFrame, ids: list[str], description: Description, prob
         return _float(torch.stack(cells, 1) if cells else torch.full((len(ids), len(description.classes)), -1))
     values = _values(table[columns[0]].tolist(), description.label_values, columns[0], ids, problems) if columns \
         else torch.full((len(ids),), -1)
+    given = set(table[columns[0]]) - {""} if columns else set()
+    if given and given <= set(description.classes) - set(description.label_values):
+        problems.append(Problem(None, f'column {columns[0]} holds the names of "labels" in dataset.json, not its keys: it '
+                                      'maps what stands in the manifest to a name, as {"0": "home", "1": "intensive care"}',
+                                True))
     return values if description.task == "multiclass" else _float(values[:, None])
 
 

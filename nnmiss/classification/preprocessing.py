@@ -71,6 +71,12 @@ def misfits(raw: RawSamples, fitted: dict) -> dict[str, dict[str, str]]:
     return found
 
 
+def unseen_categories(raw: RawSamples, fitted: dict) -> list[str]:
+    """What to say of samples, all of which go with training, whose tables hold categories that training had not."""
+    return [f"{name}: {text}" for name, entry in fitted["modalities"].items() if entry["spec"]["type"] == "table"
+            for text in KINDS["table"].unseen(raw.values[name], entry["fitted"])]
+
+
 def augmented(inputs: list[ModalityInput], fitted: dict, generator: torch.Generator) -> list[ModalityInput]:
     """A training batch, one input per modality of `fitted`, with the random changes that dataset.json asks for.
 
@@ -84,9 +90,11 @@ def augmented(inputs: list[ModalityInput], fitted: dict, generator: torch.Genera
 
 
 def notes(fitted: dict) -> list[str]:
-    """What a person should know of the fit: columns of tables that were left out, and why."""
-    return [f"{name}: column {column} is left out, {why}" for name, entry in fitted["modalities"].items()
+    """What a person should know of the fit: columns of tables that were left out, and those that seem to be misread."""
+    said = [f"{name}: column {column} is left out, {why}" for name, entry in fitted["modalities"].items()
             for column, why in entry["fitted"].get("left_out", {}).items()]
+    return said + [f"{name}: {text}" for name, entry in fitted["modalities"].items() if entry["spec"]["type"] == "table"
+                   for text in KINDS["table"].suspicions(entry["spec"], entry["fitted"])]
 
 
 def save_preprocessing(fitted: dict, folder: str | Path) -> None:

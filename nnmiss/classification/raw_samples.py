@@ -103,7 +103,7 @@ def read_raw_samples(folder: str | Path, description: Description, ids: Sequence
     folder = Path(folder)
     manifest = read_manifest(folder, description)
     tables = _read_tables(folder, description)
-    raise_problems([p for p in manifest.problems if p.sample is None], str(manifest.path))
+    raise_problems([p for p in manifest.problems if p.sample is None and not p.training_only], str(manifest.path))
     _say(manifest, description, tables)
     wanted = _wanted(manifest, ids)
     bad: dict[str, list[str]] = {}
@@ -164,7 +164,7 @@ def _say(manifest: Manifest, description: Description, tables: dict[str, dict]) 
                if not table]
     if absent:
         print(f"note: modalities that no sample has: {', '.join(absent)}")
-    ignored = [problem for problem in manifest.problems if problem.training_only]
+    ignored = [problem for problem in manifest.problems if problem.training_only and problem.sample is not None]
     if ignored:
         print(f"note: {len(ignored)} wrong cell(s) of label, subject or split columns count as empty: "
               f"{shortened(map(str, ignored), 3)}")

@@ -29,9 +29,18 @@ def plain(value: Any) -> Any:
 
 
 def write_checkpoint(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
-    """Saves `checkpoint` so that `path` is always the old or the new file, never half of one."""
+    """Saves `checkpoint` so that `path` is always the old or the new file, never half of one.
+
+    Raises OSError, as any writing does, when the disk is full.
+    """
     with replacing(path) as temporary:
-        torch.save(checkpoint, temporary)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch's own, of positions in the file, hides what the system said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def read_checkpoint(path: str | os.PathLike, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nnmiss import __version__
 from nnmiss.atomic_files import write_json
 from nnmiss.availability import AVAILABLE, Present, subset_name
-from nnmiss.classification.preprocessing import apply_preprocessing, misfits
+from nnmiss.classification.preprocessing import apply_preprocessing, misfits, unseen_categories
 from nnmiss.classification.raw_samples import RawSamples, read_raw_samples
 from nnmiss.errors import shortened
 from nnmiss.inference.classify_samples import subset_probabilities, write_subsets
@@ -65,7 +65,8 @@ def predict_samples(models: dict[int | str, Any], folder: str | Path, output: st
                                        available=have) / len(models)
     outcome.written = write_subsets(output, raw.ids, values, subsets, have, first.modalities, first.task, first.classes)
     outcome.failures |= _without_prediction(raw, values, shown, first.modalities)
-    outcome.notes = _notes(raw.ids, have, subsets, first.modalities)
+    unseen = [text for model in models.values() for text in unseen_categories(raw, model.fitted)]
+    outcome.notes = [*dict.fromkeys(unseen), *_notes(raw.ids, have, subsets, first.modalities)]
     return outcome
 
 

@@ -102,7 +102,8 @@ def kind_of_dataset(dataset: int | str) -> str:
 def require_segmentation(dataset_json: dict, what: str) -> None:
     """Raises NnmissError, naming the command or step `what`, when dataset.json describes a classification data set."""
     if is_classification(dataset_json):
-        raise NnmissError(f"{what} is for segmentation; this is a classification data set ({dataset_json['task']})")
+        raise NnmissError(f"{what} is for segmentation; this is a classification data set "
+                          f"({dataset_json.get('task')})")
 
 
 def _object(path: Path) -> dict:

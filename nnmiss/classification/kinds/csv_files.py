@@ -11,17 +11,22 @@ from nnmiss.errors import NnmissError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})  # of cells, without regard to case and spaces
 
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of csv files that are not separated by commas
+
 
 def read_cells(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
     """(column names, rows of cells) of a csv, csv.gz or parquet file, without empty lines and spaces around cells.
 
-    Raises NnmissError when the file is absent, damaged, empty, or has repeated or nameless columns (the first may be
-    nameless, as pandas writes an index), or rows of another length.
+    Raises NnmissError when the file is absent, damaged, empty, not separated by commas, or has repeated or nameless columns
+    (the first may be nameless, as pandas writes an index), or rows of another length.
     """
     lines = _parquet(path) if str(path).lower().endswith((".parquet", ".pq")) else _csv(path)
     if not lines:
         raise NnmissError(f"{path} is empty, expected a line of column names and rows below it")
     header, rows = lines[0][1], []
+    other = next((name for mark, name in SEPARATORS.items() if mark in header[0]), None) if len(header) == 1 else None
+    if other:
+        raise NnmissError(f"{path}: its cells seem to be separated by {other}; save it with commas")
     bad = sorted({name for name in header if header.count(name) > 1 or (not name and name in header[1:])})
     if bad:
         raise NnmissError(f"{path}: column names must differ and not be empty, got {', '.join(map(repr, bad))}")

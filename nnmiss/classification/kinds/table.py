@@ -117,6 +117,34 @@ class TableKind(Kind):
         return {"columns": columns, "left_out": left_out}
 
     @staticmethod
+    def unseen(values: list, fitted: dict) -> list[str]:
+        """Categorical columns in which some of these tables hold what training had not: zeros after `transform`."""
+        said = []
+        for name, column in fitted["columns"].items():
+            if column["kind"] == "categorical":
+                cells = [row[name] for row in values if row[name].lower() not in MISSING]
+                new = [cell for cell in cells if cell not in column["values"]]
+                if new:
+                    said.append(f"column {name} of {len(new)} sample(s) holds categories that training had not, which "
+                                f"count as none: {shortened(sorted(set(new)), 5)}")
+        return said
+
+    @staticmethod
+    def suspicions(spec: dict, fitted: dict) -> list[str]:
+        """Columns guessed categorical of which most values are numbers, perhaps with a decimal comma: a typing mistake?"""
+        said = []
+        for name, column in fitted["columns"].items():
+            if column["kind"] != "categorical" or name in spec["columns"]:
+                continue
+            strange = [value for value in column["values"] if number(value) is None]
+            numbers = len(column["values"]) - sum(number(value.replace(",", ".")) is None for value in strange)
+            if numbers > len(column["values"]) / 2:
+                said.append(f"column {name} is read as {len(column['values'])} categories, because of cells that are no "
+                            f"numbers: {shortened(map(repr, strange), 3)}. Correct them, or call it \"categorical\" in "
+                            "dataset.json")
+        return said
+
+    @staticmethod
     def _numeric(column: np.ndarray, spec: dict) -> dict:
         """Fill and scaling of a numeric column (n,), NaN where missing."""
         fill = float({"mean": np.nanmean, "median": np.nanmedian}[spec["impute"]](column))
