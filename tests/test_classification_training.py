@@ -393,8 +393,8 @@ def test_encoders_are_trained_alone_first(tmp_path):
     started.begin_stage(lambda stage: read_checkpoint(tmp_path / f"stage_{stage}" / "checkpoint_final.pth"))
     for encoder, stage in zip(started.network.encoders, ("encoder_image", "encoder_table")):
         alone = make_classifier("fusion", fold, stage, pretrain_encoders=True)
-        assert all(any(alone.available[name]) and alone.available[name][alone.modalities.index(alone.alone)]
-                   for name in alone.training)
+        assert stage == f"encoder_{alone.modalities[alone.alone]}"
+        assert all(alone.available[name][alone.alone] for name in alone.training)
         alone.load_checkpoint(tmp_path / f"stage_{stage}" / "checkpoint_final.pth")
         assert all(torch.equal(a, b) for a, b in zip(encoder.state_dict().values(),
                                                      alone.network.expert.encoder.state_dict().values()))

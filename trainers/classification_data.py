@@ -186,4 +186,6 @@ class ClassificationData:
 
     def reported_subsets(self) -> list[Present]:
         """The subsets that are validated after every epoch, and predicted and evaluated in the end."""
+        if self.alone is not None:
+            return [tuple(self.only(self.alone).tolist())]
         return reported_subsets(len(self.modalities))

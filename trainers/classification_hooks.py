@@ -3,11 +3,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import torch
 from torch import Tensor, nn
 
 from nnmiss.classification.sample_set import ModalityInput
+from nnmiss.classification.tasks import num_outputs
 from nnmiss.errors import NnmissError
 from nnmiss.networks.encoders import parse_encoders
+from nnmiss.networks.single_expert import build_expert
 
 from .classification_settings import CHOICES, COMMON, LIMITS, NETWORK
 from .shared_hooks import SharedHooks
@@ -46,9 +49,31 @@ class ClassificationHooks(SharedHooks):
         """
         raise NotImplementedError
 
+    @property
+    def alone(self) -> int | None:
+        """The only modality that this stage reads, and its samples have; None: whatever they have."""
+        return None
+
     def stage_network(self) -> nn.Module:
-        """What this stage trains. Default: the network of inference."""
-        return type(self).build_classifier(self.configuration, self.samples.shapes, self.task, self.classes)
+        """What this stage trains. Default: the network of inference; of `alone` its encoder with a head of its own."""
+        if self.alone is None:
+            return type(self).build_classifier(self.configuration, self.samples.shapes, self.task, self.classes)
+        return build_expert(self.configuration, self.samples.shapes, num_outputs(self.task, self.classes),
+                            self.modalities[self.alone])
+
+    def training_cases(self, cases: list[str]) -> list[str]:
+        """Which of `cases` this stage uses: all, or those that have the modality it reads alone."""
+        return cases if self.alone is None else [case for case in cases if self.available[case][self.alone]]
+
+    def draw(self, available: Tensor) -> dict[str, Tensor]:
+        """As nnmiss.trainers.shared_hooks has it; of a stage that reads one modality alone that one."""
+        if self.alone is None:
+            return super().draw(available)
+        return {"present": available & self.only(self.alone).to(available.device)}
+
+    def only(self, modality: int) -> Tensor:
+        """(M,) bool: the subset of one modality."""
+        return torch.arange(len(self.modalities)) == modality
 
 
 def configured(configuration: dict, settings: dict[str, object], network_settings: dict[str, object]) -> dict:

@@ -1,12 +1,10 @@
 """The plainest multimodal classifier: every sample's modalities are encoded, fused and classified; nothing is distilled."""
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from nnmiss.classification.tasks import num_outputs
 from nnmiss.networks.shared_features import build_shared_features
-from nnmiss.networks.single_expert import build_expert
 
 from .classification import ClassificationTrainer
 from .stages import Stage
@@ -43,14 +41,9 @@ class nnMissClassifierFusion(ClassificationTrainer):
                                      imputation=configuration["nnmiss"]["imputation"])
 
     @property
-    def alone(self) -> str | None:
+    def alone(self):
         """The modality whose encoder this stage trains; None in the joint stage."""
-        return None if self.stage.name == JOINT else self.stage.name.removeprefix("encoder_")
-
-    def stage_network(self) -> nn.Module:
-        if self.alone is None:
-            return super().stage_network()
-        return build_expert(self.configuration, self.samples.shapes, num_outputs(self.task, self.classes), self.alone)
+        return None if self.stage.name == JOINT else self.modalities.index(self.stage.name.removeprefix("encoder_"))
 
     @property
     def starts_afresh(self):
@@ -64,22 +57,3 @@ class nnMissClassifierFusion(ClassificationTrainer):
             weights = checkpoint_of(f"encoder_{name}")["network_weights"]
             encoder.load_state_dict({key.removeprefix("expert.encoder."): value for key, value in weights.items()
                                      if key.startswith("expert.encoder.")})
-
-    def training_cases(self, cases):
-        """An encoder's stage uses the samples that have its modality."""
-        if self.alone is None:
-            return cases
-        own = self.modalities.index(self.alone)
-        return [case for case in cases if self.available[case][own]]
-
-    def draw(self, available):
-        """Everything a sample has, or the encoder's modality alone."""
-        if self.alone is None:
-            return {"present": available}
-        own = torch.arange(len(self.modalities), device=available.device) == self.modalities.index(self.alone)
-        return {"present": available & own}
-
-    def reported_subsets(self):
-        if self.alone is None:
-            return super().reported_subsets()
-        return [tuple(name == self.alone for name in self.modalities)]

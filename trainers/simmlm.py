@@ -19,7 +19,6 @@ from nnmiss.losses.more_versus_fewer import more_versus_fewer, ranking_loss
 from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.expert_mixture import build_experts
 from nnmiss.networks.modality_experts import GATINGS, LEVELS, ExpertNetwork, ModalityExperts
-from nnmiss.networks.single_expert import build_expert
 from nnmiss.seeding import torch_generator
 
 from .base import MissingModalityTrainer, network_block
@@ -204,17 +203,9 @@ class nnMissClassifierSimMLM(SimMLM, ClassificationTrainer):
         """The plan's encoders, each with a head of its own, and a gate of two-layer networks."""
         return build_experts(configuration, shapes, num_outputs(task, classes), task, **configuration.get("nnmiss", {}))
 
-    def stage_network(self):
-        if self.expert is None:
-            return super().stage_network()
-        return build_expert(self.configuration, self.samples.shapes, num_outputs(self.task, self.classes),
-                            self.modalities[self.expert])
-
-    def reported_subsets(self):
-        """An expert is validated on its own modality."""
-        if self.expert is None:
-            return super().reported_subsets()
-        return [tuple(m == self.expert for m in range(len(self.modalities)))]
+    @property
+    def alone(self):
+        return self.expert
 
     def ranking(self, more, fewer, target):
         return ranking_loss(self.loss.per_sample(more, target),

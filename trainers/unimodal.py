@@ -1,10 +1,9 @@
 """A classifier that reads one modality alone: the bound that every multimodal method must beat."""
 from __future__ import annotations
 
-import torch
 from torch import nn
 
-from nnmiss.availability import Present, match_modality
+from nnmiss.availability import match_modality
 from nnmiss.classification.tasks import num_outputs
 from nnmiss.errors import NnmissError
 from nnmiss.networks.single_expert import build_expert
@@ -46,16 +45,5 @@ class nnMissClassifierUnimodal(ClassificationTrainer):
         return build_expert(configuration, shapes, num_outputs(task, classes), name)
 
     @property
-    def shown(self) -> Present:
-        """The modality as a subset."""
-        own = match_modality(self.configuration["nnmiss"]["subset"] or self.modalities[0], self.modalities)
-        return tuple(m == own for m in range(len(self.modalities)))
-
-    def training_cases(self, cases):
-        return [case for case in cases if self.available[case][self.shown.index(True)]]
-
-    def draw(self, available):
-        return {"present": available & torch.tensor(self.shown, device=available.device)}
-
-    def reported_subsets(self):
-        return [self.shown]
+    def alone(self):
+        return match_modality(self.configuration["nnmiss"]["subset"] or self.modalities[0], self.modalities)

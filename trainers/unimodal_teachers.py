@@ -69,6 +69,10 @@ class UnimodalTeachers(ClassificationTrainer):
         """`teacher_of` this stage."""
         return self.teacher_of(self.stage.name)
 
+    @property
+    def alone(self):
+        return self.teacher and self.teacher[0]
+
     def teacher_encoder(self, modality: int, number: int) -> str:
         """Short name of a teacher's encoder."""
         name = self.modalities[modality]
@@ -81,10 +85,6 @@ class UnimodalTeachers(ClassificationTrainer):
         return build_expert(self.configuration, self.samples.shapes, num_outputs(self.task, self.classes), name,
                             f"{name}:{self.teacher_encoder(modality, number)}")
 
-    def only(self, modality: int) -> Tensor:
-        """(M,) bool: the subset of one modality."""
-        return torch.arange(len(self.modalities)) == modality
-
     # ---- a teacher's stage --------------------------------------------------------------------------------------
 
     def stage_network(self):
@@ -95,14 +95,6 @@ class UnimodalTeachers(ClassificationTrainer):
         if self.teacher is not None:
             self.select_on = self.modalities[self.teacher[0]]
         super().choose_samples()
-
-    def training_cases(self, cases):
-        return cases if self.teacher is None else [case for case in cases if self.available[case][self.teacher[0]]]
-
-    def draw(self, available):
-        if self.teacher is None:
-            return super().draw(available)
-        return {"present": available & self.only(self.teacher[0]).to(available.device)}
 
     @property
     def starts_afresh(self):

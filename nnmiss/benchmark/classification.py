@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from nnmiss.availability import AVAILABLE
+from nnmiss.benchmark.comparison import VariantRows
 from nnmiss.benchmark.jobs import Job
 from nnmiss.benchmark.seed_statistics import FEWEST_SEEDS
-from nnmiss.benchmark.variants import FULL
 from nnmiss.evaluation.classification.conventions import ALL
 from nnmiss.evaluation.classification.folders import subset_order
 from nnmiss.evaluation.classification.tables import main_pair
@@ -37,27 +37,14 @@ class SeedDifference:
 
 
 @dataclass
-class Entry:
-    """One variant under one missingness table.
+class Entry(VariantRows):
+    """A variant of a classification benchmark.
 
-    subset: of a single-modality model; "" for all others.
-    rows: columns fold, seed, subset, metric, value (%), over all classes.
     differences: (measure, metric) -> difference to `against`; None where nothing is common.
     """
 
-    variant: str
-    missing: str
-    method: str
-    subset: str
-    rows: pd.DataFrame
-    minutes: list[float]
-    parameters: int | None
     against: Entry | None = None
     differences: dict[tuple[str, str], SeedDifference | None] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        return self.variant if self.missing == FULL else f"{self.variant} [{self.missing}]"
 
 
 @dataclass

@@ -9,6 +9,7 @@ import pandas as pd
 from nnmiss.availability import all_subsets, subset_name
 from nnmiss.benchmark.jobs import Job
 from nnmiss.benchmark.seed_statistics import PAIRED_BY, Difference, difference, seed_means, with_holm
+from nnmiss.benchmark.variants import FULL
 from nnmiss.errors import NnmissError, nearest_names
 from nnmiss.evaluation.tables import ordered_regions
 
@@ -16,18 +17,30 @@ ALL, FULL_SET, ONE = "all subsets", "full set", "one modality"
 
 
 @dataclass
-class Entry:
-    """One variant under one missingness table."""
+class VariantRows:
+    """One variant under one missingness table: what segmentation and classification keep of it.
+
+    subset: of a network for one subset; "" for all others. rows: values in %, columns fold, seed, subset, value; of
+    segmentation (Dice) case and region too, of classification (over all classes) metric.
+    """
 
     variant: str
     missing: str
     method: str
     subset: str
-    """Of a dedicated network; "" for all others."""
     rows: pd.DataFrame
-    """Dice in %, columns fold, seed, case, subset, region, value."""
     minutes: list[float]
     parameters: int | None
+
+    @property
+    def label(self) -> str:
+        return self.variant if self.missing == FULL else f"{self.variant} [{self.missing}]"
+
+
+@dataclass
+class Entry(VariantRows):
+    """A variant of a segmentation benchmark."""
+
     means: dict[str, pd.Series] = field(default_factory=dict)
     """Measure -> mean of each seed."""
     against: Entry | None = None
@@ -41,10 +54,6 @@ class Entry:
         if self.against is None:
             return nan
         return float(seed_means(self.against.rows.merge(self.rows[PAIRED_BY].drop_duplicates())).mean())
-
-    @property
-    def label(self) -> str:
-        return self.variant if self.missing == "full" else f"{self.variant} [{self.missing}]"
 
     @property
     def seeds(self) -> list[int]:
