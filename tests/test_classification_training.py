@@ -14,6 +14,7 @@ from nnmiss.classification.sample_set import StoredModality
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
 from nnmiss.trainers.classification_data import Batches, TrainingBatches
+from nnmiss.trainers.classification_final import predict_and_evaluate
 from nnmiss.trainers.classification_run import sample_notes
 from nnmiss.trainers.classification_scores import score
 from nnmiss.trainers.classification_validation import ClassificationValidation
@@ -224,6 +225,17 @@ def test_the_final_checkpoint_holds_the_best_epoch_on_validation(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(final["network_weights"].values(), again.network.state_dict().values()))
     assert final["current_epoch"] == 12 and len(final["logging"]["score"]) == 12
     assert not (tmp_path / "checkpoint_latest.pth").exists()
+
+
+def test_a_modality_that_says_nothing_is_reported(tmp_path, capsys):
+    """As a weight decay that is too strong for weak signals leaves it."""
+    trainer = make_classifier("fusion", tiny_fold(), folder=tmp_path)
+    predict_and_evaluate(trainer)
+    assert "the same answer" not in capsys.readouterr().out
+    with torch.no_grad():
+        trainer.network.projections[1].weight.zero_()
+    predict_and_evaluate(trainer)
+    assert "with table alone the network gives every sample the same answer" in capsys.readouterr().out
 
 
 def test_what_a_method_keeps_is_of_the_best_epoch_too(tmp_path, monkeypatch):

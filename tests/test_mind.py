@@ -114,7 +114,7 @@ def test_the_best_teachers_on_validation_teach(tmp_path):
     def marked(scores):
         def checkpoint_of(stage):
             kept = checkpoints(tmp_path)(stage)
-            return {**kept, "best": {**kept["best"], "score": scores.get(stage, 0.0)}}
+            return {**kept, "kept": {**kept["kept"], "score": scores.get(stage, 0.0)}}
         return {m: sorted(weights) for m, weights in student.choose_teachers(checkpoint_of).items()}
 
     assert marked({"teacher_image_2": 0.9, "teacher_image_3": 0.8, "teacher_table_3": 0.1}) == {0: [2, 3], 1: [1, 3]}

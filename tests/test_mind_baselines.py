@@ -135,6 +135,12 @@ def test_a_search_is_resumed_and_ranked_by_validation(tiny_data):  # noqa: F811
         assert (folder / "test").is_dir() or tag != table["tag"][0]
     with pytest.raises(NnmissError, match="another --tag"):
         search_command([*asked, "batch_size=4"])
+    assert search_command([*asked, "keep=last", "--tag", "last", "--trials", "2"]) == 0
+    table = pd.read_csv(file.parents[2] / f"{file.parents[1].name.replace('search', 'last')}" / "fold_0" / "search.csv")
+    for tag, score in zip(table["tag"], table["validation_score"]):  # of the weights that were kept
+        progress = pd.read_csv(fold_folder(tiny_data, "nnMissClassifierVanilla", tag=tag) / "progress.csv")
+        assert progress["score"].iloc[-1] == pytest.approx(score)
+    assert table["epoch"].tolist() == [2, 2]
     for wrong in (["--over", "nothing=1..2"], ["--over", "max_epochs=1,2"], ["--trials", "0"]):
         with pytest.raises(NnmissError):
             search_command([*asked, "--tag", "other", *wrong])

@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnmiss.errors import NnmissError
-from nnmiss.inference.checkpoints import plain, read_checkpoint, take_fitting, write_checkpoint
+from nnmiss.inference.checkpoints import plain, read_checkpoint, require_training_state, take_fitting, write_checkpoint
 
 
 class ClassificationCheckpoints:
@@ -34,12 +34,15 @@ class ClassificationCheckpoints:
         write_checkpoint(filename, self.checkpoint())
 
     def save_final(self, folder: Path) -> None:
-        """checkpoint_final.pth: the weights of the best epoch or of the last (`keep`), with the curves of all epochs."""
+        """checkpoint_final.pth: weights of the best epoch or of the last (`keep`), their score, the curves of all."""
         final, best = self.checkpoint(), folder / "checkpoint_best.pth"
+        scores = self.curves.state()["score"]
+        final["kept"] = {"score": scores[-1] if scores else float("nan"), "epoch": self.current_epoch - 1}
         if self.keep == "best" and best.is_file():
             kept = read_checkpoint(best)
             kept["nnmiss"] = {**final["nnmiss"], "state": kept["nnmiss"]["state"]}
-            final = {**kept, "logging": final["logging"], "best": final["best"], "current_epoch": final["current_epoch"]}
+            final = {**kept, "logging": final["logging"], "best": final["best"], "current_epoch": final["current_epoch"],
+                     "kept": final["best"]}
         write_checkpoint(folder / "checkpoint_final.pth", final)
 
     def load_checkpoint(self, filename_or_checkpoint: str | Path | dict) -> None:
@@ -61,6 +64,7 @@ class ClassificationCheckpoints:
 
     def take_over(self, checkpoint: dict) -> None:
         """Takes network, optimiser, method state and tables of a checkpoint, so that training goes on from it."""
+        require_training_state(checkpoint)
         self.inference_network.load_state_dict(checkpoint["network_weights"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         for group in self.optimizer.param_groups:  # the stage before may have had another

@@ -7,7 +7,7 @@ import torch
 
 from nnmiss.atomic_files import write_json
 from nnmiss.availability import AVAILABLE
-from nnmiss.errors import NnmissError
+from nnmiss.errors import NnmissError, shortened
 from nnmiss.evaluation.classification.conventions import ALL
 from nnmiss.evaluation.classification.evaluate import evaluate_predictions
 from nnmiss.evaluation.classification.truth import Truth
@@ -42,6 +42,7 @@ def predict_part(trainer, folder: Path, ids: list[str]) -> None:
     written = write_subsets(folder, ids, values, subsets, trainer.samples.available[rows], trainer.modalities,
                             trainer.task, trainer.classes)
     print(f"{folder.name}: {len(ids)} sample(s), {sum(n > 0 for n in written.values())} subset(s)")
+    warn_of_silence([name for name, predicted in zip(subsets, values) if same_for_all(predicted)], trainer.weight_decay)
     truth = Truth.of_samples(trainer.samples, rows, trainer.task, trainer.classes, trainer.description.label_groups,
                              trainer.description.name)
     if not truth.labelled.any():
@@ -52,6 +53,20 @@ def predict_part(trainer, folder: Path, ids: list[str]) -> None:
         return
     results = evaluate_predictions(truth, folder, name=trainer.method, figures=trainer.figures)
     print(f"{folder.name}: {headline(results, trainer)}\nresults: {folder / 'table.md'}")
+
+
+def same_for_all(probabilities: torch.Tensor) -> bool:
+    """Whether (n, classes) of at least two samples (rows of NaN have none) are the same but for rounding."""
+    given = probabilities[~probabilities.isnan().any(-1)]
+    return len(given) > 1 and bool((given.amax(0) - given.amin(0) < 1e-6).all())
+
+
+def warn_of_silence(subsets: list[str], weight_decay: float) -> None:
+    """Says with which subsets nothing is told apart, and what to try."""
+    if subsets:
+        print(f"warning: with {shortened(subsets, 5)} alone the network gives every sample the same answer. Either "
+              f"weight_decay (here {weight_decay:g}) took away what it had learned, or distillation made its features equal: "
+              "try a smaller weight_decay or alpha")
 
 
 def headline(results, trainer) -> str:

@@ -135,7 +135,8 @@ class UnimodalTeachers(ClassificationTrainer):
         for stage in self.stages:
             if self.teacher_of(stage.name) is not None:
                 modality, number = self.teacher_of(stage.name)
-                finished.setdefault(modality, {})[number] = self.graduate(checkpoint_of(stage.name))
+                checkpoint = checkpoint_of(stage.name)
+                finished.setdefault(modality, {})[number] = checkpoint["kept"]["score"], checkpoint["network_weights"]
         chosen = {}
         for modality, graduates in finished.items():
             best = best_first({number: score for number, (score, _) in graduates.items()})[: self.teachers]
@@ -147,12 +148,6 @@ class UnimodalTeachers(ClassificationTrainer):
                 f"{self.teacher_encoder(modality, number)} {score:.4f}{' *' if number in best else ''}"
                 for number, (score, _) in graduates.items()))
         return chosen
-
-    def graduate(self, checkpoint: dict) -> tuple[float, dict[str, Tensor]]:
-        """(validation score, weights) of a finished teacher: the score of the weights that were kept; NaN without one."""
-        by_best = self.keep == "best" and checkpoint["best"] is not None
-        scores = checkpoint["logging"]["score"] or [float("nan")]
-        return checkpoint["best"]["score"] if by_best else scores[-1], checkpoint["network_weights"]
 
     def lesson(self, modality: int, weights: dict[int, dict[str, Tensor]]) -> Tensor:
         """(N, outputs): mean probabilities of some teachers of a modality, for the training samples that have it."""

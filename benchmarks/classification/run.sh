@@ -1,7 +1,7 @@
 #!/bin/sh
 # The studies of documentation/reference/classification_results.md on real data; stop and call it again as often as you like.
 # Usage: run.sh FOLDER DATA [STUDY ...]. DATA holds mnist/, fsdd/recordings/, eicu_demo/eicu_blocks.npz and mimic3_demo/.
-# Studies: audio visual sane coverage alpha smnist eicu mimic. Default: all. PARALLEL (2) jobs at once.
+# Studies: audio visual sane weights coverage alpha smnist eicu mimic. Default: all. PARALLEL (2) jobs at once.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/raw" "$1/preprocessed" "$1/results"
@@ -24,9 +24,9 @@ bench() {  # name of the study, then further arguments of nnmiss_benchmark
         --parallel "${PARALLEL:-2}" --set figures=false "$@"
 }
 
-for study in ${*:-audio visual sane coverage alpha smnist eicu mimic}; do
+for study in ${*:-audio visual sane weights coverage alpha smnist eicu mimic}; do
     case $study in
-    audio | visual | coverage | alpha) prepare 850 avmnist -i "$data/mnist" "$data/fsdd/recordings" ;;
+    audio | visual | weights | coverage | alpha) prepare 850 avmnist -i "$data/mnist" "$data/fsdd/recordings" ;;
     sane) prepare 860 avmnist -i "$data/mnist" "$data/fsdd/recordings" --mfcc sane --name AVMNIST1500Sane ;;
     smnist) prepare 851 fsdd_smnist -i "$data/mnist" "$data/fsdd/recordings" --pairs 600 --extra_images 1500 ;;
     eicu) prepare 859 eicu_blocks -i "$data/eicu_demo/eicu_blocks.npz" ;;
@@ -36,11 +36,12 @@ for study in ${*:-audio visual sane coverage alpha smnist eicu mimic}; do
     audio) bench audio -d 850 --missing audio_05 audio_10 audio_15 audio_20 --reference "image only" ;;
     visual) bench visual -d 850 --missing visual_05 visual_10 visual_15 visual_20 --reference "sound only" ;;
     sane) bench sane -d 860 --reference "image only" ;;
+    weights) bench weights -d 850 --reference metakd ;;
     coverage) bench coverage -d 850 --missing audio_30 audio_50 --reference simmlm ;;
     alpha) bench alpha -d 850 --missing audio_20 --reference "alpha 0" ;;
-    smnist) bench smnist -d 851 --reference vanilla_3h --set encoders=image:resnet3-s2+sound:resnet3-s2 max_epochs=20 batch_size=32 ;;
-    eicu) bench eicu -d 859 --folds 0 1 2 3 4 --reference modality_dropout --set keep=last num_epochs=20 ;;
-    mimic) bench mimic -d 856 --folds 1 2 3 4 5 --reference modality_dropout ;;
+    smnist) bench smnist -d 851 --reference vanilla_3h --set encoders=image:resnet3-s2+sound:resnet3-s2 max_epochs=40 batch_size=32 ;;
+    eicu) bench eicu -d 859 --folds 0 1 2 3 4 --reference modality_dropout --set keep=last initial_lr=1e-4 num_epochs=40 ;;
+    mimic) bench mimic -d 856 --folds 1 2 3 4 5 --seeds 0 --reference modality_dropout --set num_epochs=15 ;;
     *) echo "unknown study $study" >&2; exit 2 ;;
     esac
 done

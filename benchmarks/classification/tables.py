@@ -33,12 +33,12 @@ def by_seed(rows: pd.DataFrame, variant: str, missing: str, subset: str, metric:
     return chosen.groupby("seed")["value"].mean()
 
 
-def cell(values: pd.Series) -> str:
+def cell(values: pd.Series, digits: int = 2) -> str:
     """'92.15 ± 0.64', with the number of seeds where they are fewer than five."""
     if values.empty:
         return "-"
     few = f" ({len(values)})" if len(values) < 5 else ""
-    return f"{values.mean():.2f} ± {values.std():.2f}{few}"
+    return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}{few}"
 
 
 def difference(ours: pd.Series, other: pd.Series) -> str:
@@ -73,14 +73,63 @@ def variants_table(rows: pd.DataFrame, subsets: list[str], metric: str, referenc
         print(f"| {variant} | " + " | ".join(map(cell, values)) + " | " + " | ".join(minus) + " |")
 
 
-def curves(path: Path, lines: dict[str, tuple[list, list[pd.Series]]], xlabel: str, title: str, log: bool = False) -> None:
+def alpha_figure(rows: pd.DataFrame, path: Path) -> None:
+    """Every seed's accuracy against alpha, for either modality alone; what is far below stands on the lower edge."""
+    names = [v for v in rows["variant"].unique() if "p 2" not in v]
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    for axis, subset, low in zip(figure.subplots(1, 2), ("image", "sound"), (86, 20)):
+        seeds = [by_seed(rows, v, "audio_20", subset) for v in names]
+        for position, values in enumerate(seeds):
+            axis.plot([position] * len(values), values.clip(low), "o", color="C0", alpha=0.5, clip_on=False)
+            fallen = int((values < low).sum())
+            if fallen:
+                axis.annotate(f"{fallen} of {len(values)}\nbelow", (position, low), (position, low + 0.6), ha="center")
+        axis.plot([values.median() if values.median() >= low else np.nan for values in seeds], color="C0", label="median")
+        axis.plot(names.index("alpha 0.1"), by_seed(rows, "alpha 0.1, p 2", "audio_20", subset).median(), "x", color="C1",
+                  label="p = 2, median")
+        axis.set(xticks=range(len(names)), xticklabels=[v.split()[1] for v in names], xlabel="alpha",
+                 ylabel="test accuracy (%)", title=f"{subset} alone")
+        axis.set_ylim(bottom=low)
+        axis.grid(alpha=0.3)
+        axis.legend(loc="lower left")
+    figure.savefig(path, dpi=110)
+
+
+def eicu_table(rows: pd.DataFrame, logistic: Path) -> None:
+    """Rows: the 31 subsets. Columns: AUROC of logistic regression (eicu_logistic.py's output, if there), of the methods."""
+    lines = logistic.read_text().splitlines()[2:] if logistic.is_file() else []
+    regression = {cells[0]: cells[1:3] for cells in ([c.strip() for c in line.strip("|").split("|")] for line in lines)}
+    methods = list(rows["variant"].unique())
+    print("| subset | stays | logistic regression | " + " | ".join(methods) + " |")
+    print("|---" + "|--:" * (len(methods) + 2) + "|")
+    for subset in [*sorted(set(rows["subset"]) - {"available"}, key=lambda s: (s.count("+"), s)), "available"]:
+        stays, auroc = regression.get(subset, ("", "-"))
+        print(f"| {subset} | {stays} | {auroc} | " + " | ".join(
+            cell(by_seed(rows, method, "full", subset, "auroc") / 100, digits=3) for method in methods) + " |")
+    print("mean over subsets: " + ", ".join(f"{m} {cell(subset_mean(rows, m) / 100, digits=3)}" for m in methods)
+          + (f", logistic regression {np.mean([float(v[1]) for v in regression.values()]):.3f}" if regression else ""))
+
+
+def mimic_table(rows: pd.DataFrame) -> None:
+    """AUROC of one seed: mean and range over the folds, of every subset that has samples."""
+    for (variant, subset), part in rows[rows["metric"] == "auroc"].groupby(["variant", "subset"], sort=False):
+        folds = part["value"].dropna() / 100
+        if len(folds):
+            print(f"| {variant} | {subset} | {folds.mean():.2f} | {folds.min():.2f} to {folds.max():.2f} | {len(folds)} |")
+
+
+def subset_mean(rows: pd.DataFrame, variant: str) -> pd.Series:
+    """Mean AUROC over subsets and folds of each seed."""
+    chosen = rows[(rows["variant"] == variant) & (rows["metric"] == "auroc") & (rows["subset"] != "available")]
+    return chosen.groupby("seed")["value"].mean()
+
+
+def curves(path: Path, lines: dict[str, tuple[list, list[pd.Series]]], xlabel: str, title: str) -> None:
     """Mean and standard deviation over seeds against a number."""
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axis = figure.add_subplot()
     for name, (x, values) in lines.items():
         axis.errorbar(x, [v.mean() for v in values], [v.std() for v in values], marker="o", capsize=3, label=name)
-    if log:
-        axis.set_xscale("symlog", linthresh=0.01)
     axis.set(xlabel=xlabel, ylabel="test accuracy (%)", title=title)
     axis.grid(alpha=0.3)
     if len(lines) > 1:
@@ -106,7 +155,7 @@ def main() -> None:
     parser.add_argument("-o", type=Path, default=Path("."), help="folder of the figures")
     args = parser.parse_args()
     study = {name: read(args.folder, name) for name in
-             ("audio", "visual", "sane", "coverage", "alpha", "smnist", "eicu", "mimic")}
+             ("audio", "visual", "sane", "weights", "coverage", "alpha", "smnist", "eicu", "mimic")}
     audio, coverage, alpha = study["audio"], study["coverage"], study["alpha"]
     if audio is not None:
         print("## audio")
@@ -124,24 +173,23 @@ def main() -> None:
         curves(args.o / "audio_coverage.png", lines, "training pairs with audio (%)", "both modalities at test")
     if alpha is not None:
         print("\n## alpha")
-        names = [v for v in alpha["variant"].unique() if "p 2" not in v]
-        lines = {"p 1": ([float(v.split()[1]) for v in names], [by_seed(alpha, v, "audio_20", "image") for v in names]),
-                 "p 2": ([0.1], [by_seed(alpha, "alpha 0.1, p 2", "audio_20", "image")])}
         for v in alpha["variant"].unique():
-            print(f"{v}: {cell(by_seed(alpha, v, 'audio_20', 'image'))}")
-        curves(args.o / "alpha.png", lines, "alpha", "image alone at test, 20 % of the audio in training", log=True)
-    for name, subsets, metric, reference in (("sane", ["image", "sound", "image+sound"], "accuracy", "metakd"),
-                                             ("smnist", ["image+sound", "image", "sound"], "accuracy", "vanilla_3h"),
-                                             ("eicu", [], "auroc", "modality_dropout"),
-                                             ("mimic", [], "auroc", "modality_dropout")):
+            print(f"{v}: image {cell(by_seed(alpha, v, 'audio_20', 'image'))}, "
+                  f"sound {cell(by_seed(alpha, v, 'audio_20', 'sound'))}")
+        alpha_figure(alpha, args.o / "alpha.png")
+    for name, subsets, reference in (("sane", ["image", "sound", "image+sound"], "metakd"),
+                                     ("weights", ["image", "sound", "image+sound"], "metakd"),
+                                     ("smnist", ["image+sound", "image", "sound"], "vanilla_3h")):
         if study[name] is not None:
             print(f"\n## {name}")
-            rows = study[name]
-            wanted = subsets or [s for s in rows["subset"].unique() if "+" not in s or s.count("+") == 4]
-            variants_table(rows, wanted, metric, reference)
-            if not subsets:
-                print("mean over subsets:", {v: np.round(part[(part["metric"] == metric) & (part["subset"] != "available")][
-                    "value"].mean(), 2) for v, part in rows.groupby("variant")})
+            variants_table(study[name], subsets, "accuracy", reference)
+    if study["eicu"] is not None:
+        print("\n## eicu")
+        eicu_table(study["eicu"], args.folder / "eicu_logistic.md")
+    if study["mimic"] is not None:
+        print("\n## mimic")
+        mimic_table(study["mimic"])
+
 
 
 if __name__ == "__main__":

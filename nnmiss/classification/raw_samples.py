@@ -113,7 +113,7 @@ def read_raw_samples(folder: str | Path, description: Description, ids: Sequence
     rows = [i for i, name in enumerate(manifest.ids) if name in wanted]
     values, where = {}, {}
     with tqdm(total=sum(bool(manifest.paths[name][i]) for name in manifest.paths for i in rows), desc="reading",
-              unit="file", disable=not show_progress) as bar:
+              unit=" files", disable=not show_progress) as bar:
         for name, spec in description.modalities.items():
             if name in manifest.paths:
                 files = {i: folder / manifest.paths[name][i] for i in rows

@@ -12,7 +12,7 @@ from nnmiss.evaluation.classification.figures import NAMES
 
 SEGMENTATION_ONLY = {  # flag -> its value when it is not given
     "--hd95": "brats2020", "--hd95_unit": "mm", "--empty": "brats", "--lesionwise": None, "--et_min_voxels": None,
-    "--et_replace": None, "--include_average": False}
+    "--et_replace": None, "--include_average": False, "-d": None, "-np": 1}
 CLASSIFICATION_ONLY = {"--resamples": 1000, "--resample": "sample", "--seed": 0, "--with_incomplete": False}
 
 

@@ -16,7 +16,7 @@ from nnmiss.cli.evaluate_classification import refuse_flags
 from nnmiss.errors import NnmissError, shortened
 from nnmiss.inference.checkpoints import trained_models
 from nnmiss.inference.predict_samples import predict_samples, readable, write_record
-from nnmiss.inference.prediction_files import FILE
+from nnmiss.inference.prediction_files import FILE, RECORD
 from nnmiss.inference.wanted import wanted_cases
 from nnmiss.preprocessing.dataset_folders import find_dataset_name, require_folder
 from nnmiss.trainers import classifier_class
@@ -24,7 +24,9 @@ from nnmiss.trainers.load_classifier import LoadedClassifier, load_classifier
 
 SEGMENTATION_ONLY = {  # flag -> its value when it is not given
     "--save_probabilities": False, "--save_uncertainty": False, "--save_reconstructions": None,
-    "--continue_prediction": False, "-step_size": 0.5, "--disable_tta": False, "-nps": 1, "-num_parts": 1, "-part_id": 0}
+    "--continue_prediction": False, "-step_size": None, "--disable_tta": False, "-nps": 1, "-num_parts": 1, "-part_id": 0}
+
+SHOWN = 20  # failed samples that are printed
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -50,8 +52,9 @@ def predict(args: argparse.Namespace) -> int:
     print(f"results: {files[0] if len(files) == 1 else f'{len(files)} files {output}/SUBSET/{FILE}'}" if files
           else "no sample could be predicted")
     if outcome.failures:
-        print(f"{len(outcome.failures)} failed:", *(f"sample {name}: {text}" for name, text in outcome.failures.items()),
-              sep="\n  ", file=sys.stderr)
+        lines = [f"sample {name}: {text}" for name, text in outcome.failures.items()]
+        more = [f"and {len(lines) - SHOWN} more, in {output / RECORD}"] if len(lines) > SHOWN else []
+        print(f"{len(lines)} failed:", *lines[:SHOWN], *more, sep="\n  ", file=sys.stderr)
     return 1 if outcome.failures else 0
 
 

@@ -58,10 +58,8 @@ class Trial:
         """Takes the result of a finished training. Raises NnmissError when its checkpoint cannot be read."""
         file = run_folders(self.arguments)[1] / "checkpoint_final.pth"
         if file.is_file():
-            best = read_checkpoint(file)["best"]
-            self.state = "finished"
-            if best is not None:
-                self.score, self.epoch = best["score"], best["epoch"] + 1
+            kept = read_checkpoint(file)["kept"]
+            self.state, self.score, self.epoch = "finished", kept["score"], kept["epoch"] + 1
 
     def command(self) -> str:
         """What a user would type to repeat it."""
@@ -150,8 +148,8 @@ def write_table(trials: list[Trial], folder: Path) -> None:
     drawn = list(dict.fromkeys(key for trial in trials for key in trial.drawn))
     rows = [[rank if math.isfinite(t.score) else None, t.number, t.arguments.tag, t.state, t.score, t.epoch,
              *(t.drawn.get(key, "") for key in drawn), t.command()] for rank, t in enumerate(ranked(trials), 1)]
-    columns = ["rank", "trial", "tag", "state", "validation_score", "best_epoch", *drawn, "command"]
-    table = pd.DataFrame(rows, columns=columns).astype({"rank": "Int64", "best_epoch": "Int64"})
+    columns = ["rank", "trial", "tag", "state", "validation_score", "epoch", *drawn, "command"]
+    table = pd.DataFrame(rows, columns=columns).astype({"rank": "Int64", "epoch": "Int64"})
     with replacing(folder / "search.csv") as temporary:
         table.to_csv(temporary, index=False)
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnmiss.array_files import read_arrays
 from nnmiss.classification.kinds.spec_checks import check_keys
 from nnmiss.errors import NnmissError
 
-COMMON_KEYS = ("type", "file", "encoder", "suffix")
+COMMON_KEYS = ("type", "file", "encoder")
 
 
 class Kind:
@@ -111,10 +112,10 @@ def read_npz(path: str | Path) -> tuple[list[str], np.ndarray]:
     """`ids` and `values` of an npz. Raises NnmissError when it has other arrays or lengths, or ids come twice."""
     wanted = "expected an npz with the arrays ids (n,) of text and values (n, ...)"
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if not {"ids", "values"} <= set(content.files):
-                raise NnmissError(f"{path} holds the arrays {', '.join(content.files) or 'none'}: {wanted}")
-            ids, values = content["ids"], content["values"]
+        content = read_arrays(path)
+        if not {"ids", "values"} <= set(content):
+            raise NnmissError(f"{path} holds the arrays {', '.join(content) or 'none'}: {wanted}")
+        ids, values = content["ids"], content["values"]
     except FileNotFoundError:
         raise NnmissError(f"{path} does not exist: {wanted}") from None
     except NnmissError:
