@@ -18,6 +18,7 @@ from nnmiss.errors import NnmissError
 from nnmiss.planners.cost import cost_block
 from nnmiss.preprocessing.choose_reader import choose_reader
 from nnmiss.preprocessing.dataset_folders import label_manager, require_folder
+from nnmiss.preprocessing.plan_checks import check_plans
 from nnmiss.preprocessing.raw_dataset import ExplicitCases
 
 PLAIN_PLANS = "nnMissPlans"
@@ -27,9 +28,11 @@ class NnmissPlannerMixin(ExplicitCases):
     """Mixed in before one of nnU-Net's planners: the same plan, plus "nnmiss" per configuration.
 
     Set `blank_is_missing` (noted in the plan for preprocessing) and `verbose` (nnU-Net's own prints) after making it.
+    `save_memory` says whether the block keeps the network within stock's memory.
     """
 
     blank_is_missing = False
+    save_memory = True
     verbose = False
 
     def determine_reader_writer(self) -> type[BaseReaderWriter]:
@@ -76,12 +79,13 @@ class NnmissPlannerMixin(ExplicitCases):
             if "architecture" in configuration:
                 configuration["nnmiss"] = cost_block(
                     manager.get_configuration(name), len(modality_names(self.dataset_json)),
-                    labels.num_segmentation_heads, self.blank_is_missing)
+                    labels.num_segmentation_heads, self.blank_is_missing, labels.has_regions, self.save_memory)
 
     def _custom_configurations(self, path: Path, plans: dict) -> dict:
         old = read_json(path, "plan")
         if not isinstance(old, dict) or "configurations" not in old:
             raise NnmissError(f"{path} exists but is not a plan: move it away, or plan with -overwrite_plans_name")
+        check_plans(old, str(path))
         if not str(old.get("experiment_planner_used", "")).startswith("nnMiss"):
             raise NnmissError(f"{path} is a plan of {old.get('experiment_planner_used')}: choose another name with "
                               "-overwrite_plans_name")

@@ -1,23 +1,21 @@
-"""What the packed shared-encoder network costs against stock nnU-Net's, and the width at which the cost is equal.
+"""What the packed shared-encoder network costs against stock nnU-Net's, and the widths of equal cost and equal memory.
 
 The network: nnU-Net's encoder with one input channel, applied to each present modality; at every scale one 1x1x1 linear
-map per present modality, summed; nnU-Net's decoder. Operations are counted by torch on the meta device, so nothing is
-computed; memory is nnU-Net's own proxy, the number of values that convolutions put out.
+map per present modality, summed; nnU-Net's decoder. Both are run on the meta device, so nothing is computed.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
-from torch.utils.flop_counter import FlopCounterMode
 
-from nnmiss.networks.architecture import build_unet
+from nnmiss.planners.planned_step import PlannedSteps
 
 WIDTHS = tuple(i / 16 for i in range(1, 17))
-MEMORY_SLACK = 1.1  # a memory proxy up to this factor above stock's is left alone
+# Time is taken as operations / speed + bytes / bandwidth: operations that take as long as moving one byte of float32.
+# Assumed for half precision on a data-centre GPU: convolutions sustain 100 TFLOP/s, memory 1.6 TB/s (2 bytes a value).
+OPERATIONS_PER_BYTE = 30
+MEMORY_MARGIN = 0.95  # of stock's peak; what convolutions take as workspace is not in the estimate
 
 
 def mean_present(num_modalities: int) -> float:
@@ -25,83 +23,41 @@ def mean_present(num_modalities: int) -> float:
     return num_modalities * 2 ** (num_modalities - 1) / (2**num_modalities - 1)
 
 
-@dataclass
-class UNetCost:
-    """Operations and memory proxy of one U-Net of a plan, for one patch."""
-
-    configuration: ConfigurationManager
-    num_input_channels: int
-    num_outputs: int
-    width_factor: float = 1.0
-
-    @cached_property
-    def _network(self) -> torch.nn.Module:
-        with torch.device("meta"):
-            return build_unet(self.configuration, self.num_input_channels, self.num_outputs, True, self.width_factor)
-
-    @cached_property
-    def _run(self) -> tuple[int, int, list[torch.Size]]:
-        """Operations of the encoder and of the decoder, and the shapes (1, C, *spatial) between them."""
-        image = torch.empty(1, self.num_input_channels, *self.configuration.patch_size, device="meta")
-        with torch.no_grad(), FlopCounterMode(display=False) as encoder:
-            features = self._network.encoder(image)
-        with torch.no_grad(), FlopCounterMode(display=False) as decoder:
-            self._network.decoder(features)
-        return encoder.get_total_flops(), decoder.get_total_flops(), [f.shape for f in features]
-
-    @property
-    def encoder_flops(self) -> int:
-        return self._run[0]
-
-    @property
-    def decoder_flops(self) -> int:
-        return self._run[1]
-
-    @property
-    def fusion_flops(self) -> int:
-        """One C -> C linear map at every scale, for one modality."""
-        return sum(2 * shape[1] * shape.numel() for shape in self._run[2])
-
-    @property
-    def encoder_memory(self) -> int:
-        return int(self._network.encoder.compute_conv_feature_map_size(self.configuration.patch_size))
-
-    @property
-    def decoder_memory(self) -> int:
-        return int(self._network.decoder.compute_conv_feature_map_size(self.configuration.patch_size))
-
-    @property
-    def output_memory(self) -> int:
-        """Values in the encoder's outputs: all that activation checkpointing of the encoder keeps."""
-        return sum(shape.numel() for shape in self._run[2])
+def relative_cost(flops: float, moved: float, stock_flops: float, stock_moved: float) -> float:
+    """Time relative to stock's, from operations and bytes moved."""
+    return (flops + OPERATIONS_PER_BYTE * moved) / (stock_flops + OPERATIONS_PER_BYTE * stock_moved)
 
 
-def packed_flops(unet: UNetCost, num_present: float) -> float:
-    """Operations of the packed network with `num_present` modalities (may be a mean)."""
-    return num_present * (unet.encoder_flops + unet.fusion_flops) + unet.decoder_flops
+def mean_cost(steps: PlannedSteps, width: float) -> tuple[float, float]:
+    """Operations and bytes moved of the packed network's forward pass, averaged over all subsets."""
+    m = steps.num_modalities
+    fewest, most = steps.packed_forward(width, 1), steps.packed_forward(width, m)
+    share = (mean_present(m) - 1) / max(1, m - 1)  # both are linear in the number of modalities
+    return (fewest.flops + share * (most.flops - fewest.flops), fewest.moved + share * (most.moved - fewest.moved))
 
 
-def packed_memory(unet: UNetCost, num_modalities: int, checkpointing: bool, samples: int = 1) -> int:
-    """Memory proxy of a pass of the packed network over `samples` samples with all modalities present.
+def largest_width(cost: Callable[[float], float], limit: float, widths: Sequence[float] = WIDTHS,
+                  first: float = 0.8) -> float | None:
+    """The largest of ascending `widths` with cost(width) <= limit, or None; the cost never falls as the width grows.
 
-    With `checkpointing` the encoder's outputs are kept and the rest is recomputed, one image at a time.
+    Costs take long to find, so where to look next is on a line through those known: about three looks, from `first` on.
     """
-    if checkpointing:
-        return samples * (num_modalities * unet.output_memory + unet.decoder_memory) + unet.encoder_memory
-    return samples * (num_modalities * unet.encoder_memory + unet.decoder_memory)
-
-
-def largest_width(fits: Callable[[float], bool], widths: Sequence[float] = WIDTHS) -> float | None:
-    """The largest of ascending `widths` for which `fits` holds (then also for all smaller ones); None if none does."""
-    low, high = 0, len(widths)  # fits(widths[i]) for i < low, not for i >= high
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if fits(widths[middle]) else (low, middle)
-    return widths[low - 1] if low else None
+    low, high = -1, len(widths)  # widths[low] costs little enough, widths[high] too much
+    below, above = (0.0, 0.0), None  # (width, cost) of these
+    while high - low > 1:
+        (w, c), (v, d) = below, above or (0.0, 0.0)
+        aim = first if c == d else w + (limit - c) * (v - w) / (d - c)
+        look = min(max(sum(width <= aim for width in widths) - 1, low + 1), high - 1)
+        value = cost(widths[look])
+        if value <= limit:
+            low, below = look, (widths[look], value)
+        else:
+            high, above = look, (widths[look], value)
+    return widths[low] if low >= 0 else None
 
 
 def cost_block(configuration: ConfigurationManager, num_modalities: int, num_outputs: int,
-               blank_is_missing: bool = False) -> dict:
+               blank_is_missing: bool = False, regions: bool = False, save_memory: bool = True) -> dict:
     """The "nnmiss" block of one configuration of a plan.
 
     Args:
@@ -109,49 +65,74 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         num_modalities: M, at least 2.
         num_outputs: output channels of the network (classes with background, or regions).
         blank_is_missing: noted for preprocessing.
+        regions: whether labels are regions instead of classes.
+        save_memory: False: no checkpointing and whole batches, whatever they take.
 
     Returns:
-        width_factor: the largest of WIDTHS at which a pass costs at most stock's, averaged over all subsets.
-        activation_checkpointing: whether, at that width and with all modalities, the proxy exceeds stock's.
-        micro_batch: samples per pass; the batch size unless even with checkpointing memory exceeds stock's by 10 %.
-        blank_is_missing, estimates: the numbers behind; equal_memory_width_factor is None when no width is that small.
+        width_factor: the largest of WIDTHS at which a pass costs at most stock's, averaged over all subsets; smaller only
+            where memory would not suffice otherwise.
+        activation_checkpointing, micro_batch: what the step with all modalities (the warm-up) needs to hold at most 95 %
+            of the bytes that stock's step holds; the batch size without checkpointing where that is little enough.
+        blank_is_missing, estimates: the numbers behind; equal_memory_width_factor, for whole batches without
+            checkpointing, is None when no width is that small.
     """
-    def unet(width: float) -> UNetCost:
-        return UNetCost(configuration, 1, num_outputs, width)
+    steps = PlannedSteps(configuration, num_modalities, num_outputs, regions)
+    batch_size, stock = configuration.batch_size, steps.stock_forward()
+    stock_peak = steps.stock_peak(batch_size)
+    target = MEMORY_MARGIN * stock_peak
 
-    stock = UNetCost(configuration, num_modalities, num_outputs)
-    stock_flops = stock.encoder_flops + stock.decoder_flops
-    stock_memory = stock.encoder_memory + stock.decoder_memory
-    present = mean_present(num_modalities)
-    width = largest_width(lambda w: packed_flops(unet(w), present) <= stock_flops) or WIDTHS[0]
-    equal_memory = largest_width(lambda w: packed_memory(unet(w), num_modalities, False) <= stock_memory)
-    chosen = unet(width)
-    memory = packed_memory(chosen, num_modalities, False)
-    checkpointing = memory > stock_memory
-    batch_size = configuration.batch_size
-    flops = packed_flops(chosen, present)
+    def costs(width: float) -> float:
+        return relative_cost(*mean_cost(steps, width), stock.flops, stock.moved)
+
+    equal_cost = largest_width(costs, 1) or WIDTHS[0]
+    equal_memory = largest_width(lambda w: steps.packed_peak(w, batch_size), target, first=equal_cost)
+    width, (checkpointing, micro_batch) = equal_cost, (False, batch_size)
+    if save_memory:
+        checkpointing, micro_batch = memory_saving(steps, width, batch_size, target)
+        if planned_peak(steps, width, batch_size, checkpointing, micro_batch) > target:  # one sample at a time is too much
+            narrower = [w for w in WIDTHS if w < equal_cost]
+            width = largest_width(lambda w: planned_peak(steps, w, batch_size, True, 1), target, narrower) or WIDTHS[0]
+            checkpointing, micro_batch = memory_saving(steps, width, batch_size, target)
+    flops, moved = mean_cost(steps, width)
     return {
         "width_factor": width,
         "activation_checkpointing": checkpointing,
-        "micro_batch": fitting_micro_batch(
-            batch_size, lambda n: packed_memory(chosen, num_modalities, checkpointing, n), batch_size * stock_memory),
+        "micro_batch": micro_batch,
         "blank_is_missing": bool(blank_is_missing),
         "estimates": {
-            "stock_gflops": round(stock_flops / 1e9, 3),
+            "stock_gflops": round(stock.flops / 1e9, 3),
             "network_gflops_mean": round(flops / 1e9, 3),
-            "relative_cost": round(flops / stock_flops, 4),
-            "relative_memory_all_modalities": round(memory / stock_memory, 4),
-            "relative_memory_with_checkpointing": round(
-                packed_memory(chosen, num_modalities, True, batch_size) / (batch_size * stock_memory), 4),
-            "equal_cost_width_factor": width,
+            "relative_flops": round(flops / stock.flops, 4),
+            "relative_bytes_moved": round(moved / stock.moved, 4),
+            "relative_cost": round(costs(width), 4),
+            "stock_peak_mib": round(stock_peak / 2**20, 1),
+            "peak_mib": round(planned_peak(steps, width, batch_size, checkpointing, micro_batch) / 2**20, 1),
+            "relative_memory_all_modalities": round(steps.packed_peak(width, batch_size) / stock_peak, 4),
+            "relative_memory_with_checkpointing": round(steps.packed_peak(width, batch_size, True) / stock_peak, 4),
+            "equal_cost_width_factor": equal_cost,
             "equal_memory_width_factor": equal_memory,
         },
     }
 
 
-def fitting_micro_batch(batch_size: int, memory: Callable[[int], float], budget: float) -> int:
-    """`batch_size` halved until memory(micro_batch) is at most 1.1 times `budget`; at least 1."""
+def planned_peak(steps: PlannedSteps, width: float, batch_size: int, checkpointing: bool, micro_batch: int) -> int:
+    """Bytes that a step over the whole batch holds at most, in passes of `micro_batch` samples."""
+    return steps.packed_peak(width, micro_batch, checkpointing, -(-batch_size // micro_batch))
+
+
+def memory_saving(steps: PlannedSteps, width: float, batch_size: int, target: float) -> tuple[bool, int]:
+    """(activation checkpointing, micro-batch): the first that stays within `target` bytes.
+
+    Checkpointing before smaller passes: it changes no result, where Dice over the samples of a pass does.
+    """
+    if steps.packed_peak(width, batch_size) <= target:
+        return False, batch_size
+    return True, fitting_micro_batch(batch_size, lambda n: planned_peak(steps, width, batch_size, True, n), target)
+
+
+def fitting_micro_batch(batch_size: int, memory: Callable[[int], float], target: float) -> int:
+    """`batch_size` halved until memory(micro_batch) is at most `target`; at least 1."""
     micro_batch = batch_size
-    while micro_batch > 1 and memory(micro_batch) > MEMORY_SLACK * budget:
+    while micro_batch > 1 and memory(micro_batch) > target:
         micro_batch //= 2
     return micro_batch

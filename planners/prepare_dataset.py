@@ -4,9 +4,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnmiss.atomic_files import writable_folder
+from nnmiss.atomic_files import remove_leftovers
 from nnmiss.availability import modality_names, read_availability
 from nnmiss.errors import NnmissError
+from nnmiss.folder_lock import only_one
 from nnmiss.planners.base import NnmissPlannerMixin
 from nnmiss.planners.plain import nnMissPlanner
 from nnmiss.preprocessing.availability_table import read_table
@@ -14,6 +15,7 @@ from nnmiss.preprocessing.case_pool import usable_processes
 from nnmiss.preprocessing.choose_reader import choose_reader
 from nnmiss.preprocessing.dataset_folders import find_dataset_name, load_dataset_json, require_folder
 from nnmiss.preprocessing.fingerprint import MissingModalityFingerprintExtractor
+from nnmiss.preprocessing.identical_files import describe_copies
 from nnmiss.preprocessing.integrity import find_header_problems, find_problems, raise_problems
 from nnmiss.preprocessing.preprocess_dataset import choose_configurations, copy_labels, preprocess_configuration
 from nnmiss.preprocessing.preprocessor import MissingModalityPreprocessor
@@ -35,7 +37,7 @@ class PrepareOptions:
     num_processes: list[int] | None = None  # one number, or one per configuration; None: nnU-Net's defaults
     num_processes_fingerprint: int = 8
     verify: bool = False  # read every voxel again, and check checksums
-    clean: bool = False  # extract the fingerprint anew
+    clean: bool = False  # extract the fingerprint and preprocess every case anew
     num_foreground_voxels: int = 10**8  # values drawn a channel for the fingerprint's intensity statistics, nnU-Net's
     preprocess: bool = True
     blank_is_missing: bool = False
@@ -67,19 +69,28 @@ def prepare_dataset(dataset: int | str, options: PrepareOptions | None = None) -
 
     Raises:
         NnmissError: everything that is wrong with the raw data, all cases named, before anything is planned; or a
-            bad option. Cases that fail later are in the result's `errors` while the others are done.
+            bad option; another process at work on it. Cases that fail later are in the result's `errors` while the
+            others are done.
     """
     options = options or PrepareOptions()
     raw_root, preprocessed_root = require_folder("nnUNet_raw"), require_folder("nnUNet_preprocessed")
     name = find_dataset_name(dataset)
-    raw, folder = raw_root / name, writable_folder(preprocessed_root / name)
-    if not raw.is_dir():
-        raise NnmissError(f"{name} has no raw data: {raw} is not a folder")
+    if not (raw_root / name).is_dir():
+        raise NnmissError(f"{name} has no raw data: {raw_root / name} is not a folder")
+    with only_one(preprocessed_root / name, f"plans or preprocesses {name}"):
+        for folder in (preprocessed_root / name, preprocessed_root / name / "gt_segmentations"):
+            remove_leftovers(folder, nobody_writes=True)
+        return _prepare(name, raw_root / name, preprocessed_root / name, options)
+
+
+def _prepare(name: str, raw: Path, folder: Path, options: PrepareOptions) -> Prepared:
     dataset_json = load_dataset_json(raw)
     modalities = modality_names(dataset_json)
-    cases = list_training_cases(raw, dataset_json)
+    cases = list_training_cases(raw, dataset_json, strict=False)
     print(f"\n{name}: {len(cases)} training cases, modalities {', '.join(modalities)}")
     check_raw(name, cases, dataset_json)
+    if copies := describe_copies(cases, modalities):
+        print(copies)
     preset = find_preset(options.splits, raw, cases, dataset_json["file_ending"])
     splits = choose_splits(preset or options.splits, raw, [case.name for case in cases])
     extract_fingerprint(name, options)
@@ -88,7 +99,7 @@ def prepare_dataset(dataset: int | str, options: PrepareOptions | None = None) -
     available = read_availability(folder, modalities)
     print(f"\nWhich modalities the training cases have (saved as {folder / 'subsets.csv'}, .md and .png):\n\n"
           + write_subset_report(available, modalities, folder) + "\n")
-    _print_blank(folder, options.blank_is_missing)
+    _print_blank(folder, cases, modalities, options.blank_is_missing)
     plans = make_plan(name, options)
     chosen, lacking = choose_configurations(plans, options.configurations, DEFAULT_CONFIGURATIONS)
     for configuration in lacking:
@@ -98,7 +109,8 @@ def prepare_dataset(dataset: int | str, options: PrepareOptions | None = None) -
         for configuration, processes in zip(chosen, _processes(chosen, options, len(cases))):
             preprocessor = MissingModalityPreprocessor(options.verbose)
             preprocessor.show_progress_bar = options.show_progress_bar
-            bad = preprocess_configuration(name, configuration, plans["plans_name"], processes, preprocessor)
+            bad = preprocess_configuration(name, configuration, plans["plans_name"], processes, preprocessor,
+                                           options.clean)
             errors.update({f"{configuration}, {case}": reason for case, reason in bad.items()})
         copy_labels(cases, folder / "gt_segmentations", dataset_json["file_ending"])
     return Prepared(name, folder, plans, chosen if options.preprocess else [], errors)
@@ -106,9 +118,13 @@ def prepare_dataset(dataset: int | str, options: PrepareOptions | None = None) -
 
 def check_raw(dataset_name: str, cases: list[RawCase], dataset_json: dict) -> None:
     """The cheap checks of the raw data. Raises one NnmissError that lists every problem."""
-    raise_problems(find_problems(cases, dataset_json), dataset_name)
-    reader_class = choose_reader(dataset_json, cases)
-    raise_problems([p for case in cases for p in find_header_problems(case, reader_class)], dataset_name)
+    problems = find_problems(cases, dataset_json)
+    try:
+        reader_class = choose_reader(dataset_json, cases)
+    except NnmissError:
+        raise_problems(problems, dataset_name)  # no image at all, say: the reason is among them
+        raise
+    raise_problems(problems + [p for case in cases for p in find_header_problems(case, reader_class)], dataset_name)
 
 
 def find_preset(splits: str | None, raw: Path, cases: list[RawCase], file_ending: str) -> FittedSplit | None:
@@ -169,13 +185,15 @@ def _processes(configurations: list[str], options: PrepareOptions, num_cases: in
     return [usable_processes(n, num_cases) for n in asked]
 
 
-def _print_blank(folder: Path, blank_is_missing: bool) -> None:
+def _print_blank(folder: Path, cases: list[RawCase], modalities: list[str], blank_is_missing: bool) -> None:
     blank = (read_table(folder) or {}).get("blank", {})
     if not blank:
         return
     use = ("they are treated as missing" if blank_is_missing else
            "they are treated as images; --blank_is_missing treats them as missing")
-    shown = [f"  {case}: {', '.join(names)}" for case, names in list(blank.items())[:20]]
+    files = {case.name: case.files for case in cases}
+    shown = [f"  {case}: " + ", ".join(f"{name} ({files[case][modalities.index(name)]})" for name in names)
+             for case, names in list(blank.items())[:20]]
     if len(blank) > 20:
         shown.append(f"  ... and {len(blank) - 20} more cases (availability.json)")
     print(f"WARNING: {sum(map(len, blank.values()))} channel file(s) are blank (all zero or constant); {use}:\n"

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnmiss.atomic_files import replacing, writable_folder, write_json
+from nnmiss.atomic_files import remove_leftovers, replacing, writable_folder, write_json
 from nnmiss.availability import Present
 from nnmiss.classification.cache import write_raw_samples
 from nnmiss.classification.description import CONFIGURATION, Description, read_description
@@ -14,6 +14,7 @@ from nnmiss.classification.manifest import SPLITS, Problem
 from nnmiss.classification.raw_samples import RawSamples, find_misfits, read_raw_samples
 from nnmiss.classification.splits import Fold, install_folds, make_folds, read_folds
 from nnmiss.errors import NnmissError
+from nnmiss.folder_lock import only_one
 from nnmiss.planners.classification import PLANS_NAME, plan_classification, plan_text, sample_shapes
 from nnmiss.preprocessing.availability_table import write_availability
 from nnmiss.preprocessing.subset_report import write_subset_report
@@ -62,14 +63,17 @@ def prepare_samples(raw_folder: Path, preprocessed_folder: Path, options: Sample
     shapes = sample_shapes(raw)
     plan = {**plan_classification(raw, description), "dataset_name": name}
     folder = writable_folder(preprocessed_folder)
-    print(f"\nWhich modalities the samples have (saved as {folder / 'subsets.csv'}, .md and .png):\n\n"
-          + _write_availability(raw, folder) + "\n")
-    print(f"Splits: {install_folds(folds, folder)}; {_fold_text(folds, raw)}")
-    if options.preprocess:
-        write_raw_samples(raw, folder / CONFIGURATION)
-    with replacing(folder / "dataset.json") as temporary:
-        shutil.copyfile(raw_folder / "dataset.json", temporary)
-    write_json(folder / f"{PLANS_NAME}.json", plan)
+    with only_one(folder, f"plans or preprocesses {name}"):
+        remove_leftovers(folder, nobody_writes=True)
+        remove_leftovers(folder / CONFIGURATION, nobody_writes=True)
+        print(f"\nWhich modalities the samples have (saved as {folder / 'subsets.csv'}, .md and .png):\n\n"
+              + _write_availability(raw, folder) + "\n")
+        print(f"Splits: {install_folds(folds, folder)}; {_fold_text(folds, raw)}")
+        if options.preprocess:
+            write_raw_samples(raw, folder / CONFIGURATION)
+        with replacing(folder / "dataset.json") as temporary:
+            shutil.copyfile(raw_folder / "dataset.json", temporary)
+        write_json(folder / f"{PLANS_NAME}.json", plan)
     return PreparedSamples(name, folder, plan, plan_text(plan, shapes), options.preprocess, errors)
 
 

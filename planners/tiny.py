@@ -12,6 +12,8 @@ class nnMissPlannerTiny(nnMissPlanner):
     Patch, batch, spacing and depth follow nnU-Net's rules for a card with a sixteenth of the memory per feature.
     """
 
+    save_memory = False
+
     def __init__(self, *args, plans_name: str = TINY_PLANS, **kwargs):
         super().__init__(*args, plans_name=plans_name, **kwargs)
         self.UNet_base_num_features = 8
@@ -20,10 +22,3 @@ class nnMissPlannerTiny(nnMissPlanner):
         # and a sixteenth of the voxels
         self.UNet_reference_val_3d //= 64
         self.UNet_reference_val_2d //= 16
-
-    def add_cost(self, plans: dict) -> None:
-        """As the base, but memory is never short at this size."""
-        super().add_cost(plans)
-        for configuration in plans["configurations"].values():
-            if "nnmiss" in configuration:
-                configuration["nnmiss"].update(activation_checkpointing=False, micro_batch=configuration["batch_size"])

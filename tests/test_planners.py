@@ -5,27 +5,27 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
     nnUNetPlannerResEncM,
 )
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from nnmiss.availability import all_subsets
 from nnmiss.errors import NnmissError
+from nnmiss.losses.pairwise_distillation import pairwise_distillation
 from nnmiss.networks.architecture import build_unet
-from nnmiss.planners.cost import (
-    WIDTHS,
-    UNetCost,
-    cost_block,
-    fitting_micro_batch,
-    largest_width,
-    mean_present,
-    packed_flops,
-    packed_memory,
-)
+from nnmiss.networks.base import item_index
+from nnmiss.networks.memory_format import fastest_layout
+from nnmiss.networks.shared_encoder_unet import SharedEncoderUNet
+from nnmiss.planners.cost import cost_block, fitting_micro_batch, largest_width, mean_present, relative_cost
 from nnmiss.planners.plain import nnMissPlanner
+from nnmiss.planners.planned_step import PlannedSteps
 from nnmiss.planners.registry import ALIASES, PLANNERS, find_planner
 from nnmiss.planners.residual_encoder import nnMissPlannerResEncL, nnMissPlannerResEncM
 
@@ -74,61 +74,162 @@ def convolution_flops(module, image):
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("residual", [False, True])
 def test_operations_are_those_of_the_networks_convolutions(dim, residual):
-    import torch
-
     c = configuration(dim, residual, features=(8, 12, 16), patch=16)
-    cost, network = UNetCost(c, 1, 3, 0.5), build_unet(c, 1, 3, True, 0.5)
+    steps, network = PlannedSteps(c, 3, 3), build_unet(c, 1, 3, True, 0.5)
     encoder, features = convolution_flops(network.encoder, torch.zeros(1, 1, *[16] * dim))
     decoder, _ = convolution_flops(network.decoder, features)
-    assert (cost.encoder_flops, cost.decoder_flops) == (encoder, decoder)
-    assert cost.fusion_flops == sum(2 * f.shape[1] ** 2 * f.shape[2:].numel() for f in features)
-    assert cost.output_memory == sum(f.numel() for f in features)
+    one_map = sum(2 * f.shape[1] ** 2 * f.shape[2:].numel() for f in features)  # of a present modality
+    mixing = sum(2 * 3**2 * f.shape[1] ** 2 for f in features)  # shares (3, 3) times weights of 3 modalities
+    for shown in (1, 2, 3):
+        assert steps.packed_forward(0.5, shown).flops == shown * (encoder + one_map) + mixing + decoder
 
 
-@pytest.mark.parametrize("num_modalities", [2, 3, 4, 8])
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("num_modalities", "residual"), [(2, False), (3, True)])
 def test_width_is_the_largest_that_costs_no_more_than_stock(num_modalities, residual):
     c = configuration(residual=residual)
     block = cost_block(c, num_modalities, 3)
-    stock = UNetCost(c, num_modalities, 3)
-    budget = stock.encoder_flops + stock.decoder_flops
+    steps = PlannedSteps(c, num_modalities, 3)
+    stock, target = steps.stock_forward(), 0.95 * steps.stock_peak(4)
 
-    def mean_cost(width):  # over the subsets one by one
-        unet = UNetCost(c, 1, 3, width)
-        return np.mean([packed_flops(unet, sum(s)) for s in all_subsets(num_modalities)])
+    def mean_of(width, what):  # over the subsets one by one
+        return np.mean([getattr(steps.packed_forward(width, sum(s)), what) for s in all_subsets(num_modalities)])
 
-    assert mean_cost(block["width_factor"]) <= budget
-    wider = [w for w in WIDTHS if w > block["width_factor"]]
-    assert all(mean_cost(w) > budget for w in wider)
-    estimates = block["estimates"]
-    assert estimates["relative_cost"] == pytest.approx(mean_cost(block["width_factor"]) / budget, abs=1e-3)
-    assert estimates["network_gflops_mean"] <= estimates["stock_gflops"]
-    network = build_unet(c, 1, 3, True, block["width_factor"])
-    whole = build_unet(c, num_modalities, 3, True)
-    memory = (num_modalities * network.encoder.compute_conv_feature_map_size([32] * 3)
-              + network.decoder.compute_conv_feature_map_size([32] * 3)) / whole.compute_conv_feature_map_size([32] * 3)
-    assert estimates["relative_memory_all_modalities"] == pytest.approx(memory, abs=1e-3)
-    assert block["activation_checkpointing"] == (memory > 1)
-    assert 1 <= block["micro_batch"] <= 4
-    unet = UNetCost(c, 1, 3, block["width_factor"])
+    def cost(width):
+        return relative_cost(mean_of(width, "flops"), mean_of(width, "moved"), stock.flops, stock.moved)
 
-    def kept(samples):  # with checkpointing one image's encoder is recomputed at a time
-        return samples * (num_modalities * unet.output_memory + unet.decoder_memory) + unet.encoder_memory
+    width, estimates = block["width_factor"], block["estimates"]
+    assert width == estimates["equal_cost_width_factor"]
+    assert cost(width) <= 1
+    assert width == 1 or cost(width + 1 / 16) > 1  # the cost grows with the width
+    assert estimates["relative_cost"] == pytest.approx(cost(width), abs=1e-3)
+    assert estimates["relative_flops"] == pytest.approx(mean_of(width, "flops") / stock.flops, abs=1e-3)
+    assert estimates["relative_bytes_moved"] == pytest.approx(mean_of(width, "moved") / stock.moved, abs=1e-3)
+    assert block["activation_checkpointing"] == (steps.packed_peak(width, 4) > target)
+    if block["activation_checkpointing"]:
+        tried = ((m, steps.packed_peak(width, m, True, 4 // m)) for m in (4, 2, 1))
+        assert (block["micro_batch"], estimates["peak_mib"]) == next(
+            (m, round(peak / 2**20, 1)) for m, peak in tried if peak <= target or m == 1)
+    assert estimates["peak_mib"] <= 0.95 * estimates["stock_peak_mib"] + 0.1
+    equal_memory = estimates["equal_memory_width_factor"]
+    assert equal_memory is None or steps.packed_peak(equal_memory, 4) <= target
+    assert equal_memory == 1 or steps.packed_peak((equal_memory or 0) + 1 / 16, 4) > target
 
-    if memory > 1:
-        budget = 4 * whole.compute_conv_feature_map_size([32] * 3)
-        assert estimates["relative_memory_with_checkpointing"] == pytest.approx(kept(4) / budget, abs=1e-3)
-        assert block["micro_batch"] == next((m for m in (4, 2) if kept(m) <= 1.1 * budget), 1)
-    fitting = [w for w in WIDTHS if packed_memory(UNetCost(c, 1, 3, w), num_modalities, False)
-               <= whole.compute_conv_feature_map_size([32] * 3)]
-    assert estimates["equal_memory_width_factor"] == max(fitting, default=None)
+
+MEMORY = [  # dim, residual, modalities, checkpointing, passes
+    (3, False, 2, False, 1), (3, False, 4, True, 1), (3, True, 5, False, 1), (3, True, 3, True, 2),
+    (2, False, 5, False, 2), (2, False, 3, True, 1), (2, True, 2, False, 1), (2, True, 4, True, 1)]
+
+
+@pytest.mark.parametrize(("dim", "residual", "m", "checkpointing", "passes"), MEMORY)
+def test_estimated_memory_is_what_the_step_takes(dim, residual, m, checkpointing, passes):
+    check_memory(configuration(dim, residual, features=(8, 12, 16), patch=16 if dim == 3 else 48), m, checkpointing, passes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dim", "residual", "m", "checkpointing", "passes"), MEMORY)
+def test_estimated_memory_is_what_a_larger_step_takes(dim, residual, m, checkpointing, passes):
+    c = configuration(dim, residual, features=(16, 32, 64, 128), patch=48 if dim == 3 else 192)
+    check_memory(c, m, checkpointing, passes)
+
+
+def check_memory(c, m, checkpointing, passes):
+    """Estimate against what torch's CPU allocator reports, for stock's step and ours."""
+    steps = PlannedSteps(c, m, 3)
+    assert steps.stock_peak(2) == pytest.approx(stock_memory(c, m, 2), rel=0.15)
+    for width in (1.0, 0.5):
+        measured = packed_memory(c, m, 2 * passes, width, checkpointing, 2)
+        estimate = steps.packed_peak(width, 2, checkpointing, passes)
+        assert estimate == pytest.approx(measured, rel=0.15)
+        assert estimate >= 0.95 * measured  # what the plan leaves free
+
+
+PLANNED = [  # dim, residual, modalities
+    (3, False, 4), (2, True, 3)]
+
+
+@pytest.mark.parametrize(("dim", "residual", "m"), PLANNED)
+def test_planned_step_stays_within_stocks_memory(dim, residual, m):
+    check_plan(configuration(dim, residual, features=(8, 16, 24), patch=16 if dim == 3 else 48, batch_size=4), m)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dim", "residual", "m"), [*PLANNED, (3, True, 2), (3, False, 8)])
+def test_planned_larger_step_stays_within_stocks_memory(dim, residual, m):
+    check_plan(configuration(dim, residual, features=(16, 32, 64, 128), patch=32 if dim == 3 else 128, batch_size=4), m)
+
+
+def check_plan(c, m):
+    block = cost_block(c, m, 3)
+    measured = packed_memory(c, m, 4, block["width_factor"], block["activation_checkpointing"], block["micro_batch"])
+    assert measured <= stock_memory(c, m, 4)
+    assert block["estimates"]["peak_mib"] * 2**20 == pytest.approx(measured, rel=0.15)
+
+
+def labels_of(c, samples):
+    """Target of each scale that has a loss, in nnU-Net's type."""
+    stages = len(c.network_arch_init_kwargs["features_per_stage"])
+    return [torch.randint(0, 3, (samples, 1, *[p // 2**i for p in c.patch_size]), dtype=torch.int16)
+            for i in range(stages - 1)]
+
+
+def measured_step(network, work, *batch):
+    """Bytes of weights, momentum, batch, and of what `work` has allocated at its peak."""
+    return 2 * sum(p.nbytes for p in network.parameters()) + sum(t.nbytes for t in batch) + allocated(work)
+
+
+def stock_memory(c, m, batch_size):
+    network = fastest_layout(build_unet(c, m, 3, True), torch.device("cpu"))
+    x, labels = torch.randn(batch_size, m, *c.patch_size), labels_of(c, batch_size)
+    return measured_step(network, lambda: nnunet_loss(len(labels))(network(x), labels).backward(), x, *labels)
+
+
+def packed_memory(c, m, batch_size, width, checkpointing, micro_batch):
+    """As the trainer does it: in the fastest layout, in passes, and features are let go before the backward pass."""
+    network = SharedEncoderUNet(build_unet(c, 1, 3, True, width), m, activation_checkpointing=checkpointing)
+    fastest_layout(network, torch.device("cpu"))
+    x, labels = torch.randn(batch_size, m, *c.patch_size), labels_of(c, batch_size)
+
+    def losses(part):
+        present = torch.ones(micro_batch, m, dtype=torch.bool)
+        logits, features = network(x[part], present, return_features=True)
+        distillation = pairwise_distillation(features[-1], item_index(present), torch.ones(m, m))
+        return nnunet_loss(len(labels))(logits, [label[part] for label in labels]) + distillation
+
+    def work():
+        for start in range(0, batch_size, micro_batch):
+            losses(slice(start, start + micro_batch)).backward()
+
+    return measured_step(network, work, x, *labels)
+
+
+def nnunet_loss(outputs):
+    weights = [1 / 2**i for i in range(outputs - 1)] + [0]
+    dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    return DeepSupervisionWrapper(DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss),
+                                  [w / sum(weights) for w in weights])
+
+
+def allocated(work):
+    """Largest number of bytes that torch's CPU allocator had given out at one time since the start of `work`."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    events = []
+    waiting = list(profile.profiler.kineto_results.experimental_event_tree())
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.tag == torch._C._profiler._EventType.Allocation:
+            events.append((event.start_time_ns, event.extra_fields.alloc_size))
+    return int(np.cumsum([size for _, size in sorted(events, key=lambda e: e[0])]).max())
 
 
 def test_search_and_micro_batch_at_their_edges():
     for threshold in range(17):
         expected = threshold / 16 or None
-        assert largest_width(lambda w, threshold=threshold: w * 16 <= threshold) == expected
-    for per_sample, expected in ((100, 12), (109, 12), (111, 6), (260, 3), (9000, 1)):
+        for first in (0.01, 0.5, 2):
+            assert largest_width(lambda w: w * 16, threshold, first=first) == expected
+            assert largest_width(lambda w, t=threshold: float(w * 16 > t), 0.5, first=first) == expected  # a step
+    for per_sample, expected in ((100, 12), (101, 6), (260, 3), (9000, 1)):
         assert fitting_micro_batch(12, lambda n, each=per_sample: n * each, 12 * 100) == expected
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext, redirect_stdout
 from itertools import combinations
@@ -19,10 +20,13 @@ from tqdm import tqdm
 from nnmiss.atomic_files import read_json
 from nnmiss.availability import Present, modality_names
 from nnmiss.errors import NnmissError
-from nnmiss.inference.checkpoints import read_checkpoint, trained_models
-from nnmiss.inference.memory import free_bytes, how_many
-from nnmiss.networks.base import MissingModalityNetwork
+from nnmiss.inference.checked_build import build_checked
+from nnmiss.inference.checkpoints import entry, mirroring_axes, read_checkpoint, trained_models
+from nnmiss.inference.memory import free_bytes, how_many, subsets_at_once
 from nnmiss.networks.memory_format import fastest_layout
+from nnmiss.plain_names import shown
+from nnmiss.preprocessing.dataset_folders import check_description
+from nnmiss.preprocessing.plan_checks import check_plans
 
 
 class MissingModalityPredictor(nnUNetPredictor):
@@ -56,8 +60,10 @@ class MissingModalityPredictor(nnUNetPredictor):
         folds = folds if folds is not None else find_folds(model_folder, checkpoint_name)
         dataset_json = read_json(model_folder / "dataset.json", "the model's dataset.json",
                                  ("channel_names", "labels", "file_ending"))
-        plans_manager = PlansManager(read_json(model_folder / "plans.json", "the model's plans",
-                                               ("configurations", "plans_name")))
+        check_description(dataset_json, str(model_folder / "dataset.json"))
+        plans_manager = PlansManager(check_plans(
+            read_json(model_folder / "plans.json", "the model's plans", ("configurations", "plans_name")),
+            str(model_folder / "plans.json")))
         files = [model_folder / f"fold_{fold}" / checkpoint_name for fold in folds]
         absent = [str(file) for file in files if not file.is_file()]
         if absent:
@@ -70,27 +76,23 @@ class MissingModalityPredictor(nnUNetPredictor):
                 raise NnmissError(f"{file} was trained by {checkpoint.get('trainer_name')}, but lies in a folder of "
                                   f"{expected}: put back the fold's own checkpoint")
         first = checkpoints[0]
-        configuration_manager = plans_manager.get_configuration(first["init_args"]["configuration"])
-        network = trainer_class_of(first["trainer_name"]).build_network_architecture(
-            plans_manager, configuration_manager, len(modality_names(dataset_json)),
-            plans_manager.get_label_manager(dataset_json).num_segmentation_heads, enable_deep_supervision=False)
-        for file, checkpoint in zip(files, checkpoints):
-            self._check_weights(network, checkpoint["network_weights"], file)
+        configuration = entry(first, files[0], "init_args", "configuration")
+        if configuration not in plans_manager.plans["configurations"]:
+            raise NnmissError(f"{files[0]} is of configuration {shown(configuration)}, which plans.json of {model_folder} "
+                              "lacks")
+        configuration_manager = plans_manager.get_configuration(configuration)
+        trainer_class, num_modalities = trainer_class_of(first["trainer_name"]), len(modality_names(dataset_json))
+        heads = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
+        network = build_checked(
+            lambda: trainer_class.build_network_architecture(plans_manager, configuration_manager, num_modalities, heads,
+                                                             enable_deep_supervision=False),
+            {str(file): checkpoint["network_weights"] for file, checkpoint in zip(files, checkpoints)},
+            str(model_folder / "plans.json"))
         self.manual_initialization(network, plans_manager, configuration_manager,
                                    [c["network_weights"] for c in checkpoints], dataset_json, first["trainer_name"],
-                                   first.get("inference_allowed_mirroring_axes"))
+                                   mirroring_axes(first, files[0]))
         network.load_state_dict(self.list_of_parameters[0])
         self.model_folder, self.folds, self.checkpoint_name = model_folder, list(folds), checkpoint_name
-
-    @staticmethod
-    def _check_weights(network: MissingModalityNetwork, weights: dict, file: Path) -> None:
-        expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-        found = {name: tuple(value.shape) for name, value in weights.items()}
-        if expected != found:
-            wrong = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
-            raise NnmissError(f"{file} does not fit the network of its plans: {len(wrong)} tensors differ, such as "
-                              f"{wrong[0]} (plans: {expected.get(wrong[0])}, file: {found.get(wrong[0])}). Was the "
-                              "plans.json of the model folder changed?")
 
     @property
     def num_outputs(self) -> int:
@@ -107,54 +109,52 @@ class MissingModalityPredictor(nnUNetPredictor):
             presents: non-empty subsets of what the image has.
 
         Yields:
-            (present, logits (K, *spatial) float32), in the order of `presents`. Subsets are worked on in chunks that
-            fit into memory, so the result of any number of modalities can be streamed.
+            (present, logits (K, *spatial) float32), in the order of `presents`. Subsets are worked on in chunks whose
+            memory does not depend on how many there are; what is yielded is not held here any longer.
         """
-        voxels, heads = int(np.prod(data.shape[1:])), self.num_outputs
-        tile = int(np.prod(self.configuration_manager.patch_size))
-        at_once = min(how_many(voxels * heads * 4 * 3, torch.device("cpu"), 0.4, len(presents)),
-                      how_many(tile * heads * 4 * 4, self.device, 0.25, len(presents)))
+        size = max(int(np.prod(data.shape[1:])), int(np.prod(self.configuration_manager.patch_size)))
+        at_once = subsets_at_once(size, int(np.prod(self.configuration_manager.patch_size)), self.num_outputs, self.device)
         for start in range(0, len(presents), at_once):
             chunk = presents[start : start + at_once]
-            logits = self._ensemble(data, torch.tensor(chunk))  # (S, K, *spatial)
-            for present, one in zip(chunk, logits):
-                yield present, one.numpy()
+            logits = self._ensemble(data, torch.tensor(chunk))  # S of (K, *spatial)
+            for present in chunk:
+                yield present, logits.pop(0).numpy()
 
     @torch.inference_mode()
-    def _ensemble(self, data: Tensor, presents: Tensor) -> Tensor:
-        """Mean logits over the folds, (S, K, *spatial) float32 on the CPU."""
+    def _ensemble(self, data: Tensor, presents: Tensor) -> list[Tensor]:
+        """Mean logits over the folds, one (K, *spatial) float32 on the CPU for each subset."""
         self.network = fastest_layout(self.network.to(self.device), self.device).eval()
-        if self.list_of_parameters is None:  # a network in training, for its own validation
-            return self._sliding_window(data, presents)
-        total = None
-        for parameters in self.list_of_parameters:
-            if len(self.list_of_parameters) > 1:
-                getattr(self.network, "_orig_mod", self.network).load_state_dict(parameters)
-            logits = self._sliding_window(data, presents)
-            total = logits if total is None else total.add_(logits)
-        return total.div_(len(self.list_of_parameters))
-
-    def _sliding_window(self, data: Tensor, presents: Tensor) -> Tensor:
         patch = self.configuration_manager.patch_size
         data, unpad = pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
-        slicers = self._internal_get_sliding_window_slicers(data.shape[1:])
-        subsets, heads, shape = len(presents), self.num_outputs, data.shape[1:]
-        on = self._device_for(subsets * heads * int(np.prod(shape)) * 4)
-        logits = torch.zeros((subsets, heads, *shape), device=on)
-        weight = torch.zeros(shape, device=on)
+        heads, shape = self.num_outputs, data.shape[1:]
+        on = self._device_for(len(presents) * heads * int(np.prod(shape)) * 4)
+        # one tensor for each subset, so that a written one frees its memory
+        logits, weight = [torch.zeros((heads, *shape), device=on) for _ in presents], torch.zeros(shape, device=on)
+        # None: a network in training, for its own validation
+        for parameters in self.list_of_parameters or [None]:
+            if len(self.list_of_parameters or ()) > 1:
+                getattr(self.network, "_orig_mod", self.network).load_state_dict(parameters)
+            self._sliding_window(data, presents, logits, weight)
+        for subset, one in enumerate(logits):
+            logits[subset] = one.div_(weight)[(slice(None), *unpad[1:])].cpu()
+            if not math.isfinite(logits[subset].sum()):
+                raise NnmissError("the network's logits are not finite: the checkpoint is broken or the image's "
+                                  "intensities are far outside those of training")
+        return logits
+
+    def _sliding_window(self, data: Tensor, presents: Tensor, logits: list[Tensor], weight: Tensor) -> None:
+        """Adds every tile's weighted logits to those of the subsets, and the weights to `weight` (*spatial)."""
+        patch, on = self.configuration_manager.patch_size, weight.device
         gaussian = (compute_gaussian(tuple(patch), sigma_scale=1.0 / 8, value_scaling_factor=10, dtype=torch.float32,
                                      device=on) if self.use_gaussian else torch.ones(tuple(patch), device=on))
         presents, batch = presents.to(self.device), self._decode_at_once(patch)
+        slicers = self._internal_get_sliding_window_slicers(data.shape[1:])
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
             for where in tqdm(slicers, disable=not self.allow_tqdm, leave=False, desc="tiles"):
-                tile = data[where].to(self.device)  # (M, *patch)
-                logits[(slice(None), *where)] += self._tile(tile, presents, batch).to(on).mul_(gaussian)
+                tile = self._tile(data[where].to(self.device), presents, batch).to(on)  # (S, K, *patch)
+                for total, one in zip(logits, tile):
+                    total[where].addcmul_(one, gaussian)
                 weight[where[1:]] += gaussian
-        logits = logits.div_(weight)[(slice(None), slice(None), *unpad[1:])].cpu()
-        if not torch.isfinite(logits).all():
-            raise NnmissError("the network's logits are not finite: the checkpoint is broken or the image's intensities "
-                              "are far outside those of training")
-        return logits
 
     def _decode_at_once(self, patch) -> int:
         """How many images are encoded or decoded together: about six maps of the finest scale are alive for each."""
@@ -164,14 +164,14 @@ class MissingModalityPredictor(nnUNetPredictor):
         """Logits of one tile, averaged over its mirrored versions: (S, K, *patch) float32."""
         axes = (self.allowed_mirroring_axes or ()) if self.use_mirroring else ()
         flips = [c for n in range(len(axes) + 1) for c in combinations([a + 1 for a in axes], n)]
-        together = max(1, min(len(flips), batch // int(presents.any(0).sum())))
+        together = max(1, min(len(flips), batch // int(presents.any(0).sum()), 2 * batch // len(presents)))
         total = None
         for start in range(0, len(flips), together):
             some = flips[start : start + together]
             images = torch.stack([tile.flip(flip) for flip in some])  # (T, M, *patch)
             logits = self.network.forward_subsets(images, presents, batch)  # (T, S, K, *patch)
             for one, flip in zip(logits, some):
-                one = one.flip([axis + 1 for axis in flip])
+                one = one.flip([axis + 1 for axis in flip]) if flip else one
                 total = one if total is None else total.add_(one)
         return total.div_(len(flips))
 

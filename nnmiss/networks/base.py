@@ -110,5 +110,13 @@ class MissingModalityNetwork(nn.Module):
         features = [torch.cat(scale) for scale in zip(*parts)]  # (T*A, C_l, ...)
         index = item_index(shown)[:, None].expand(-1, len(presents), -1)  # (T, S, M)
         index = torch.where(presents, index, -1).flatten(0, 1)  # (T*S, M)
-        logits = [self.decode(self.fuse(features, part)).float() for part in index.split(batch)]
-        return torch.cat(logits).unflatten(0, (len(x), len(presents)))  # (T, S, K, ...)
+        logits = self.decode_subsets(features, index, presents, batch)
+        return logits.unflatten(0, (len(x), len(presents)))  # (T, S, K, ...)
+
+    def decode_subsets(self, features: list[Tensor], index: Tensor, presents: Tensor, batch: int) -> Tensor:
+        """Logits (T*S, K, *spatial) float32 of T images under the subsets `presents` (S, M).
+
+        `index` (T*S, M) as in `fuse`, image by image; at most `batch` rows are decoded at once. Families that can share
+        more than the encoding between subsets do it here.
+        """
+        return torch.cat([self.decode(self.fuse(features, part)).float() for part in index.split(batch)])

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nnmiss.errors import NnmissError, nearest_names
+from nnmiss.networks.weighted_sums import weighted_sums
 
 
 class Fusion(nn.Module):
@@ -27,25 +27,33 @@ class Fusion(nn.Module):
                 there the features of Eq. 2 to 4 live.
 
         Returns:
-            (B, C, *spatial).
+            (B, C, *spatial), in the memory layout of the features.
         """
-        importance = importance if self.impute else None
-        samples = []
-        for row in rows:
-            shown, absent = ([m for m, item in enumerate(row) if (item >= 0) == here] for here in (True, False))
-            samples.append(self.fuse_sample(_pick(features, [row[m] for m in shown]), shown, absent, importance))
-        return torch.stack(samples)
+        # without non_blocking the host would wait for the GPU
+        shown = (torch.tensor(rows) >= 0).to(features.device, non_blocking=True)  # (B, M)
+        maps = self.maps(shown, importance if self.impute else None)
+        return weighted_sums(features, maps, rows, getattr(self, "bias", None))
 
-    def fuse_sample(self, items: Tensor, shown: list[int], absent: list[int], importance: Tensor | None) -> Tensor:
-        """One sample: items (k, C, *spatial) of the k modalities `shown` -> (C, *spatial); `absent` are the others."""
+    def maps(self, shown: Tensor, importance: Tensor | None) -> Tensor:
+        """What each present modality's features are multiplied by; entries of absent ones do not matter.
+
+        Args:
+            shown: (B, M) bool.
+            importance: (M,) float or None.
+
+        Returns:
+            (B, M, C, C) or (B, M) float.
+        """
         raise NotImplementedError
 
 
-def _pick(features: Tensor, items: list[int]) -> Tensor:
-    """features[items]; neighbours, as in training, come as a view, so that no second copy of the features exists."""
-    if items == list(range(items[0], items[0] + len(items))):
-        return features[items[0] : items[-1] + 1]
-    return features[items]
+def imputing_shares(shown: Tensor) -> Tensor:
+    """(B, M, M) float: how often a present modality's features stand for each modality, themselves and missing ones.
+
+    Eq. 2 gives a missing modality the mean of the k present ones, so each of these stands for it 1 / k times.
+    """
+    shown = shown.float()
+    return torch.eye(shown.shape[1], device=shown.device) + (1 - shown)[:, None] / shown.sum(1).view(-1, 1, 1)
 
 
 class MeanFusion(Fusion):
@@ -55,12 +63,11 @@ class MeanFusion(Fusion):
     concatenation has no such normalisation, but a mean without it would change its scale with w.
     """
 
-    def fuse_sample(self, items, shown, absent, importance):
+    def maps(self, shown, importance):
         if importance is None:
-            return items.mean(0)  # (C, ...)
-        factor = importance[shown] + importance[absent].sum() / len(items)  # (k,)
-        factor = factor / factor.sum().clamp_min(1e-6)
-        return torch.tensordot(factor.to(items.dtype), items, 1)  # (C, ...)
+            return shown / shown.sum(1, keepdim=True)  # (B, M)
+        factor = (imputing_shares(shown) * importance.float()).sum(2) * shown
+        return factor / factor.sum(1, keepdim=True).clamp_min(1e-6)
 
 
 class LinearFusions(Fusion):
@@ -74,16 +81,11 @@ class LinearFusions(Fusion):
         self.weight = nn.Parameter(torch.eye(channels).repeat(num_modalities, 1, 1) / num_modalities)  # (M, C, C)
         self.bias = nn.Parameter(torch.zeros(channels))  # (C,)
 
-    def maps(self, shown: list[int], absent: list[int], importance: Tensor | None) -> Tensor:
-        """(k, C, C): the linear map of each present modality of one sample."""
-        raise NotImplementedError
-
-    def fuse_sample(self, items, shown, absent, importance):
-        maps = self.maps(shown, absent, importance)  # (k, C, C)
-        kernel = maps.transpose(0, 1).reshape(self.channels, -1)  # (C, k*C)
-        kernel = kernel.reshape(*kernel.shape, *[1] * (items.ndim - 2))  # (C, k*C, 1, ...)
-        convolve = F.conv3d if items.ndim == 5 else F.conv2d
-        return convolve(items.flatten(0, 1)[None], kernel, self.bias)[0]  # (C, ...)
+    def mixed(self, shares: Tensor, importance: Tensor | None) -> Tensor:
+        """(B, M, C, C): for each (sample, modality) the sum of the modalities' maps, weighted by `shares` (B, M, M)."""
+        if importance is not None:
+            shares = shares * importance
+        return torch.einsum("bmn,noc->bmoc", shares, self.weight)
 
 
 class ConcatFusion(LinearFusions):
@@ -95,11 +97,10 @@ class ConcatFusion(LinearFusions):
     feeds the encoder's answer to an all-zero image; we never encode what is not there.)
     """
 
-    def maps(self, shown, absent, importance):
-        weight = self.weight if importance is None else self.weight * importance.view(-1, 1, 1)
+    def maps(self, shown, importance):
         if not self.impute:
-            return weight[shown]
-        return weight[shown] + weight[absent].sum(0) / len(shown)
+            return self.weight.expand(len(shown), -1, -1, -1)
+        return self.mixed(imputing_shares(shown), importance)
 
 
 class LinearFusion(LinearFusions):
@@ -108,9 +109,10 @@ class LinearFusion(LinearFusions):
     Linear in the features with factors that do not mix modalities, so what follows can be shared between subsets.
     """
 
-    def maps(self, shown, absent, importance):
+    def maps(self, shown, importance):
+        scale = self.num_modalities / shown.sum(1)  # (B,)
         weight = self.weight if importance is None else self.weight * importance.view(-1, 1, 1)
-        return weight[shown] * (self.num_modalities / len(shown))
+        return weight * scale.view(-1, 1, 1, 1)
 
 
 FUSIONS = {"concat": ConcatFusion, "mean": MeanFusion, "linear": LinearFusion}

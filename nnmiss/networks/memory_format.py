@@ -6,17 +6,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from nnmiss.networks.cpu_inference import quicken
+
 
 def fastest_layout(network: nn.Module, device: torch.device) -> nn.Module:
     """Puts a network's weights into channels-last order on the CPU, where it saves a quarter of the time.
 
-    Values do not change, only how they lie in memory. On CUDA the default order stays until measured better.
+    Values do not change, only how they lie in memory; without gradients, nnU-Net's blocks take the fast paths of
+    nnmiss.networks.cpu_inference from now on. On CUDA the default order stays until measured better.
     Returns the network.
     """
     if device.type != "cpu":
         return network
-    dims = max((p.ndim for p in network.parameters()), default=0)
-    return network.to(memory_format=torch.channels_last_3d if dims == 5 else torch.channels_last)
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for weights in network.parameters():  # one by one: a classifier may read images and volumes
+        if weights.ndim in orders:
+            weights.data = weights.data.to(memory_format=orders[weights.ndim])
+    return quicken(network)
 
 
 def without_lone_samples(run: Callable[..., list[Tensor]], *inputs: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ from nnmiss.errors import NnmissError
 from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.base import MissingModalityNetwork
 from nnmiss.networks.fusion import fusion_class
+from nnmiss.networks.shared_subsets import SubsetDecoder, can_share
 
 IMPUTATIONS = ("bottleneck", "all")
 
@@ -58,6 +59,11 @@ class SharedEncoderUNet(MissingModalityNetwork):
 
     def decode(self, fused):
         return self.decoder(fused)
+
+    def decode_subsets(self, features, index, presents, batch):
+        if not can_share(self):
+            return super().decode_subsets(features, index, presents, batch)
+        return SubsetDecoder(self, presents, features[0].device).decode(features, index.tolist(), batch)
 
     def compute_conv_feature_map_size(self, input_size) -> int:
         """nnU-Net's proxy of activation memory (voxels times channels) with all M modalities present."""
