@@ -19,6 +19,7 @@ from nnmiss.networks.prompts import DEFAULT_ENCODER, DEFAULT_TEXT, PROMPTS, load
 from nnmiss.seeding import torch_generator
 
 from .base import MissingModalityTrainer, network_block
+from .processes import anywhere
 from .stages import SCHEDULES, Stage, StagedSchedule
 
 
@@ -150,7 +151,7 @@ class nnMissTrainerAllStage(MissingModalityTrainer):
         present, name = self.draw_present(available), self.stage.name
         if name == "segment":
             return {"present": present}
-        generator = torch_generator(self.seed, name, self.current_epoch, self.iteration, self.local_rank, "voxels")
+        generator = torch_generator(self.seed, name, self.current_epoch, self.iteration, 0, "voxels")
         if name == "codistil":
             positions = torch.rand(len(available), self.mad_voxels, generator=generator).to(available.device)
             return {"present": present, "available": available, "positions": positions}
@@ -176,7 +177,12 @@ class nnMissTrainerAllStage(MissingModalityTrainer):
         parts = {"task": self.loss(out["logits"], target)}
         total = parts["task"]
         if "recovered" in out:  # 0 where nothing was missing: the teacher is frozen, so there is nothing to learn from it
-            parts["data"] = (self.loss(out["teacher_logits"], target) if out["recovered"] else 0) + out["nothing"]
+            judged, data = out["teacher_logits"], 0
+            if anywhere(out["recovered"], positions.device):
+                if not out["recovered"]:  # but in another process: a Dice over all of them needs a gradient in each
+                    judged = attached(judged, out["nothing"])
+                data = self.loss(judged, target)
+            parts["data"] = data + out["nothing"]
             total = total + self.alpha * parts["data"]
         if self.beta > 0:
             logits = out["teacher_logits"][0] if isinstance(out["teacher_logits"], list) else out["teacher_logits"]
@@ -189,3 +195,8 @@ class nnMissTrainerAllStage(MissingModalityTrainer):
     def resting_parts(self):
         """The recovery module, when nothing was missing on any rank."""
         return [self.bare_network.recovery] if self.stage.name == "codistil" else []
+
+
+def attached(logits: Tensor | list[Tensor], nothing: Tensor) -> Tensor | list[Tensor]:
+    """The same logits, with a gradient of 0 into what `nothing` depends on."""
+    return [part + nothing for part in logits] if isinstance(logits, list) else logits + nothing

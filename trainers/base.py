@@ -21,6 +21,7 @@ from nnmiss.availability import modality_names
 from nnmiss.errors import NnmissError
 
 from .checkpointing import Checkpointing
+from .distributed import Distributed
 from .final_validation import validate_all_subsets
 from .method_hooks import MethodHooks
 from .progress import Progress, ProgressLogger
@@ -29,7 +30,7 @@ from .stages import find_stage
 from .training_data import TrainingData
 
 
-class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTrainer):
+class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointing, nnUNetTrainer):
     """Base of every segmentation method.
 
     A method writes what nnmiss.trainers.method_hooks describes, at least its network and `losses`. One instance trains
@@ -46,8 +47,10 @@ class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTra
         run = plans.pop("nnmiss_run", {})
         self.planned = bool(run)  # by nnmiss_train
         plans.setdefault("continue_training", False)
-        with redirect_stdout(io.StringIO()):  # stock prints the device for every instance; a run has one per stage
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # stock prints the device; a run has many instances
+            warnings.filterwarnings("ignore", "torch.cuda.amp.GradScaler", UserWarning)  # of processes on CPUs
             super().__init__(plans, configuration, fold, dataset_json, device)
+        self.take_device(device)
         self.modalities = modality_names(dataset_json)
         self.seed = run.get("seed", 0)
         self.missing_table = run.get("missing")
@@ -93,12 +96,12 @@ class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTra
     def train_step(self, batch: dict) -> dict:
         self.before_iteration()
         x, target = self.to_device(batch)
-        drawn = self.draw(self.available_of(batch["keys"]))
+        drawn = self.draw_part(self.available_of(batch["keys"]))
         self.optimizer.zero_grad(set_to_none=True)
         logged: dict[str, float] = {}
         for start in range(0, len(x), self.micro_batch):
             part = slice(start, start + self.micro_batch)
-            share = len(x[part]) / len(x)
+            share = len(x[part]) / len(x) * self.part_weight
             some = [t[part] for t in target] if isinstance(target, list) else target[part]
             last = start + self.micro_batch >= len(x)
             with nullcontext() if last or not self.is_ddp else self.network.no_sync():  # ranks exchange gradients once
@@ -154,6 +157,7 @@ class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTra
         self.on_train_end()
 
     def on_train_epoch_end(self, train_outputs: list[dict]):
+        train_outputs = self.outputs_of_all(train_outputs)
         super().on_train_epoch_end(train_outputs)
         finite = [out for out in train_outputs if np.isfinite(out["loss"])]
         # under mixed precision the scaler skips single steps that overflow; without it one is too many
@@ -179,7 +183,7 @@ class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTra
         self.iteration = -1 - batch.get("number", 0)  # what is drawn differs from training and between batches
         x, target = self.to_device(batch)
         with self.autocast():
-            loss = self.losses(self.bare_network, x, target, **self.draw(self.available_of(batch["keys"], self.files)))
+            loss = self.losses(self.bare_network, x, target, **self.draw_part(self.available_of(batch["keys"], self.files)))
         nothing = np.full(len(self.label_manager.foreground_regions if self.label_manager.has_regions
                               else self.label_manager.foreground_labels), np.nan)
         return {"loss": loss["loss"].cpu().numpy(), "tp_hard": nothing, "fp_hard": nothing, "fn_hard": nothing}
@@ -187,7 +191,7 @@ class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTra
     def on_validation_epoch_end(self, val_outputs: list[dict]):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # of stages that do not segment
-            super().on_validation_epoch_end(val_outputs)
+            super().on_validation_epoch_end([{**out, "loss": out["loss"] * self.part_weight} for out in val_outputs])
 
     @contextmanager
     def showing(self, present: Tensor):
@@ -201,7 +205,6 @@ class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTra
     def on_epoch_end(self):
         super().on_epoch_end()
         if self.local_rank == 0:
-            self.progress.write_tables(self.fold_folder)
             epoch = self.current_epoch - 1
             value = {name: self.logger.get_value(name, epoch) for name in
                      ("train_losses", "val_losses", "dice_per_class_or_region", "lrs", "epoch_start_timestamps",
@@ -231,10 +234,6 @@ class MissingModalityTrainer(MethodHooks, TrainingData, Checkpointing, nnUNetTra
 
     def plot_network_architecture(self):
         """Nothing: nnU-Net's drawing needs hiddenlayer, which no longer works."""
-
-    def print_to_log_file(self, *args, also_print_to_console=False, add_timestamp=True):
-        """nnU-Net's log goes to the log file; the console shows the progress bar and one line per epoch."""
-        super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
 
 
 def network_block(configuration_manager: ConfigurationManager) -> dict:

@@ -1,14 +1,91 @@
 """The checkpoint half of the segmentation trainer: plain values, written atomically, read without unpickling."""
 from __future__ import annotations
 
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+import shutil
+from contextlib import suppress
+from datetime import datetime
+from os.path import join
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, time
 
+from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import empty_cache
+from torch import distributed as dist
+
+from nnmiss.atomic_files import replacing, write_json
 from nnmiss.errors import NnmissError
-from nnmiss.inference.checkpoints import plain, read_checkpoint, take_fitting, write_checkpoint
+from nnmiss.inference.checkpoints import plain, read_checkpoint, require_training_state, take_fitting, write_checkpoint
+
+SECONDS_BETWEEN_FIGURES = 30  # drawing takes about one, and the longer the run the more
 
 
 class Checkpointing(nnUNetTrainer):
     """Saving, continuing and starting from another stage; mixed into MissingModalityTrainer, whose attributes it uses."""
+
+    # ---- what is written, and when ------------------------------------------------------------------------------
+
+    def on_train_start(self):
+        """As nnU-Net's, but files are replaced: other folds of the model, which share some, may be read or trained now."""
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+        maybe_mkdir_p(self.output_folder)
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        self.print_plans()
+        empty_cache(self.device)
+        if self.is_ddp:
+            dist.barrier()
+        model = Path(self.output_folder_base)
+        write_json(model / "plans.json", self.plans_manager.plans)
+        write_json(model / "dataset.json", self.dataset_json)
+        with replacing(model / "dataset_fingerprint.json") as temporary:
+            shutil.copyfile(Path(self.preprocessed_dataset_folder_base) / "dataset_fingerprint.json", temporary)
+        self._save_debug_information()
+        self.drawn_at = monotonic()
+
+    def _save_debug_information(self):
+        folder = self.output_folder
+        with TemporaryDirectory() as self.output_folder:
+            super()._save_debug_information()
+            written = Path(self.output_folder, "debug.json").read_bytes()
+        self.output_folder = folder
+        with replacing(join(folder, "debug.json")) as temporary:
+            temporary.write_bytes(written)
+
+    def print_to_log_file(self, *args, also_print_to_console=True, add_timestamp=True):
+        """A line of the log file, unless the disk is full; nnU-Net's own waits for it, and says so five times."""
+        if self.local_rank == 0:
+            with suppress(OSError), open(self.log_file, "a", encoding="utf-8") as file:
+                print(*([f"{datetime.now()}:"] if add_timestamp else []), *args, file=file)
+
+    def on_epoch_end(self):
+        """As nnU-Net's, but a new best is saved before the latest: a run killed in between would not save it again.
+
+        Figures are drawn from time to time and after the last epoch, so that they cost little however long the run is.
+        """
+        epoch, last = self.current_epoch, self.current_epoch + 1 == self.num_epochs
+        self.logger.log("epoch_end_timestamps", time(), epoch)
+        value = {name: self.logger.get_value(name, epoch) for name in
+                 ("train_losses", "val_losses", "dice_per_class_or_region", "epoch_start_timestamps",
+                  "epoch_end_timestamps")}
+        self.print_to_log_file(f"train_loss {value['train_losses']:.4f}")  # as in nnU-Net's logs, which programs may read
+        self.print_to_log_file(f"val_loss {value['val_losses']:.4f}")
+        self.print_to_log_file("Pseudo dice", [round(float(dice), 4) for dice in value["dice_per_class_or_region"]])
+        self.print_to_log_file(f"Epoch time: {value['epoch_end_timestamps'] - value['epoch_start_timestamps']:.2f} s")
+        ema = self.logger.get_value("ema_fg_dice", epoch)
+        if self._best_ema is None or ema > self._best_ema:
+            self._best_ema = ema
+            self.print_to_log_file(f"new best moving average of the pseudo Dice: {ema:.4f}")
+            self.save_checkpoint(join(self.output_folder, "checkpoint_best.pth"))
+        if (epoch + 1) % self.save_every == 0 and not last:
+            self.save_checkpoint(join(self.output_folder, "checkpoint_latest.pth"))
+        if self.local_rank == 0 and (last or monotonic() - self.drawn_at > SECONDS_BETWEEN_FIGURES):
+            self.logger.plot_progress_png(self.output_folder)
+            self.progress.write_tables(self.fold_folder)
+            self.drawn_at = monotonic()
+        self.current_epoch += 1
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's checkpoint from plain values, plus the method's state; written atomically."""
@@ -47,13 +124,14 @@ class Checkpointing(nnUNetTrainer):
         self.my_init_kwargs = checkpoint["init_args"]
         self.current_epoch = checkpoint["current_epoch"]
         self.logger.load_checkpoint(checkpoint["logging"])
-        # nnU-Net saves the latest checkpoint before it notes a new best; the log has both
+        # checkpoints of nnmiss 0.1 were written before a new best was noted; the log has both
         self._best_ema = max(checkpoint["logging"]["ema_fg_dice"], default=checkpoint["_best_ema"])
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.progress.load(ours["progress"])
 
     def take_over(self, checkpoint: dict) -> None:
         """Takes network, optimiser, method state and curves of a checkpoint, so that training goes on from it."""
+        require_training_state(checkpoint)
         self.inference_network.load_state_dict(checkpoint["network_weights"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         for group in self.optimizer.param_groups:  # the stage before may have had another

@@ -1,12 +1,16 @@
 """The validation after training: every reported subset of the fold's validation cases, predicted and evaluated."""
 from __future__ import annotations
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from nnmiss import __version__
+from nnmiss.atomic_files import read_json, remove_leftovers, writable_folder, write_json
 from nnmiss.availability import Present, subset_name
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.conventions import Conventions
@@ -17,6 +21,8 @@ from nnmiss.inference.predict_cases import CaseWriter, Output
 from nnmiss.inference.predictor import MissingModalityPredictor
 from nnmiss.inference.wanted import Wanted
 
+from .processes import by_first
+
 
 def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
     """Predicts and evaluates the validation cases of a trainer's fold; results in <fold>/validation.
@@ -24,6 +30,8 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
     Each subset has a sub-folder with its segmentations; results.csv, summary.json, tables and figures stand beside them.
     Subsets that a case does not have are left out, so rows may count fewer cases. Up to five modalities all subsets
     are predicted, beyond that single modalities, all but one, and all; a network for one subset only that.
+
+    What an interrupted validation of the same weights has predicted is kept.
 
     Raises:
         NnmissError: no validation case has any of the subsets in full, or cases failed.
@@ -41,7 +49,8 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
         cases = cases[trainer.local_rank :: dist.get_world_size()]
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, list(cases))
     print(f"final validation: {len(cases)} case(s), up to {len(subsets.subsets)} subsets each")
-    with CaseWriter(predictor, Output(folder, save_probabilities)) as writer:
+    keep = by_first(lambda: continues(folder, trainer, save_probabilities))
+    with CaseWriter(predictor, Output(folder, save_probabilities, keep_existing=keep)) as writer:
         for case in tqdm(dataset.identifiers, desc="cases", disable=not trainer.show_progress):
             data, _, _, properties = dataset.load_case(case)
             properties["nnmiss_available"] = list(trainer.files[case])
@@ -60,6 +69,31 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
     trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
     if trainer.local_rank == 0:
         report(trainer, folder)
+
+
+def continues(folder: Path, trainer, save_probabilities: bool) -> bool:
+    """Whether the predictions in `folder` are of these weights, so that they can stay; if not, they are removed.
+
+    The record of that, .made_of (JSON), is written when no others are left.
+    """
+    weights = hashlib.sha256()
+    for name, value in trainer.inference_network.state_dict().items():
+        weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    record = {"weights_sha256": weights.hexdigest(), "mirroring": trainer.validation_mirroring,
+              "probabilities": save_probabilities, "nnmiss": __version__}
+    path = writable_folder(folder) / ".made_of"
+    for place in (folder, *(p for p in folder.iterdir() if p.is_dir())):
+        remove_leftovers(place, nobody_writes=True)
+    try:
+        if read_json(path, "record") == record:
+            return True
+    except NnmissError:  # there is none, or a damaged one
+        pass
+    for old in folder.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old)
+    write_json(path, record)
+    return False
 
 
 def cases_with_any(subsets: tuple[Present, ...], trainer) -> list[str]:

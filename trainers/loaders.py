@@ -23,7 +23,7 @@ def make_loader(trainer, cases: list[str], batch_size: int):
         ignore_label=labels.ignore_label)
     loader = nnUNetDataLoader(
         trainer.dataset_class(trainer.preprocessed_dataset_folder, list(cases)), batch_size, initial_patch_size,
-        configuration.patch_size, labels, oversample_foreground_percent=trainer.oversample_foreground_percent,
+        configuration.patch_size, labels, oversample_foreground_percent=trainer.oversample_of_batch,
         sampling_probabilities=None, pad_sides=None, transforms=transforms)
     if get_allowed_n_proc_DA() == 0:
         return SingleThreadedAugmenter(loader, None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from nnmiss.classification.tasks import num_outputs
@@ -26,6 +25,7 @@ from nnmiss.seeding import torch_generator
 from .base import MissingModalityTrainer
 from .classification import ClassificationTrainer
 from .loaders import make_loader
+from .processes import mean_of_all
 from .stages import SCHEDULES, Stage, StagedSchedule
 
 FEWEST_UPDATES = 10  # of w in a stage, however short the run
@@ -80,6 +80,10 @@ class MetaKD:
             bottleneck, present = (torch.cat(parts) for parts in zip(*seen))
             self.log_importance(bottleneck, item_index(present))
 
+    def meta_batch(self, step: int) -> dict:
+        """The held-out cases of one step."""
+        return self.next_batch(self.meta_loader, self.iteration, step, "meta")
+
     def update_importance(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of Adam on w for the task loss of w-weighted features on held-out cases (Eq. 4, first line).
 
@@ -88,7 +92,7 @@ class MetaKD:
         Returns:
             The bottleneck features (P, C, *spatial) and what was shown (B, M), for the log.
         """
-        batch = self.next_batch(self.meta_loader, self.iteration, step, "meta")
+        batch = self.meta_batch(step)
         x, target = self.to_device(batch)
         present = self.available_of(batch["keys"])
         with frozen(self.bare_network), self.autocast():
@@ -97,8 +101,7 @@ class MetaKD:
         # in half precision the gradient, a mean over voxels, would fall below the smallest number without scaling
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
         gradient = torch.autograd.grad(loss * scale, [self.importance.raw])[0] / scale
-        if self.is_ddp:
-            dist.all_reduce(gradient, op=dist.ReduceOp.AVG)
+        gradient = mean_of_all(gradient, batch.get("weight", 1.0))
         if torch.isfinite(gradient).all():  # else the scale was too large, and the training steps will lower it
             self.importance.raw.grad = gradient
             self.importance_optimizer.step()
@@ -170,8 +173,12 @@ class nnMissTrainerMetaKD(MetaKD, MissingModalityTrainer):
 
     def get_dataloaders(self):
         loaders = super().get_dataloaders()
-        self.meta_loader = make_loader(self, self.held_out, self.meta_batch_size or self.batch_size)
+        whole = self.meta_batch_size or self.configuration_manager.batch_size
+        self.meta_loader = make_loader(self, self.held_out, whole)
         return loaders
+
+    def meta_batch(self, step):
+        return self.next_batch(self.meta_loader, self.iteration, step, "meta", whole=True)
 
 
 class nnMissClassifierMetaKD(MetaKD, ClassificationTrainer):

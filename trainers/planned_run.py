@@ -4,13 +4,14 @@ from __future__ import annotations
 import json
 
 import torch
-import torch.distributed as dist
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnmiss.atomic_files import read_json, write_json
 from nnmiss.availability import apply_missing_table, modality_names, read_availability, read_missing_table
 from nnmiss.errors import NnmissError
+from nnmiss.preprocessing.plan_checks import check_plans
 
+from .processes import until_written
 from .run_arguments import RunArguments, run_folders
 from .run_base import RunBase
 from .run_record import case_notes, digest, sha256
@@ -31,7 +32,7 @@ class Run(RunBase):
         arguments = self.arguments
         plans = read_json(self.preprocessed / f"{arguments.plans_name}.json", "plans file (nnmiss_plan_and_preprocess "
                           "writes it)", ("configurations", "plans_name", "dataset_name"))
-        known = plans["configurations"]
+        known = check_plans(plans, str(self.preprocessed / f"{arguments.plans_name}.json"))["configurations"]
         if arguments.configuration not in known:
             raise NnmissError(f"configuration {arguments.configuration!r} is not in {arguments.plans_name}.json, which "
                               f"has {', '.join(known)}")
@@ -81,8 +82,7 @@ class Run(RunBase):
 
     def train_stage(self, stage: str, quiet: bool = False) -> None:
         super().train_stage(stage, quiet)
-        if dist.is_initialized():
-            dist.barrier()  # rank 0 writes the final checkpoint that all ranks look for next
+        until_written(self.stage_folder(stage) / "checkpoint_final.pth")
 
     def start(self, trainer) -> list[str]:
         trainer.get_tr_and_val_datasets()

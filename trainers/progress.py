@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnmiss.atomic_files import replacing
+from nnmiss.inference.checkpoints import plain
 
 Y_LABELS = {"importance_weights": "importance weight", "elections": "score of the modality alone",
             "gate_weights": "weight in the mixture"}  # of the tables' figures; elsewhere the title says what is drawn
@@ -36,7 +37,8 @@ class Progress:
     def add_row(self, table: str, columns: list[str], iteration: int, values: list[float]) -> None:
         """Adds a row to a table; rows at or after `iteration` (after a resume) are replaced."""
         content = self.tables.setdefault(table, {"columns": columns, "rows": []})
-        content["rows"] = [row for row in content["rows"] if row[0] < iteration]
+        while content["rows"] and content["rows"][-1][0] >= iteration:
+            content["rows"].pop()
         content["rows"].append([iteration, *values])
 
     @staticmethod
@@ -88,6 +90,10 @@ class ProgressLogger(MetaLogger):
     def __init__(self, output_folder: str, resume: bool, progress: Progress):
         super().__init__(output_folder, resume)
         self.progress = progress
+
+    def log(self, key: str, value, step: int) -> None:
+        """As nnU-Net's, in plain numbers: NumPy's would be summed otherwise than what comes back from a file."""
+        super().log(key, plain(value), step)
 
     def plot_progress_png(self, output_folder: str) -> None:
         """Writes progress.png: losses with pseudo Dice, loss parts, learning rate, seconds per epoch."""

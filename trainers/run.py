@@ -1,13 +1,17 @@
 """Runs a method on one fold: unfinished stages in order, then the final validation."""
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
-from nnmiss.atomic_files import read_json, writable_folder
+from nnmiss.atomic_files import read_json, remove_leftovers
 from nnmiss.errors import NnmissError
+from nnmiss.folder_lock import only_one
 
 from .classification_run import ClassificationRun
 from .planned_run import Run
+from .processes import agreed, first_alone, rank
 from .run_arguments import RunArguments, run_folders
 from .run_base import RunBase
 
@@ -38,20 +42,40 @@ def train(arguments: RunArguments, only_validate: bool = False, validate_best: b
     """Runs every unfinished stage, then the final validation unless that is skipped or was done before.
 
     Raises:
-        NnmissError: unknown names or settings, a fold that does not exist, or a finished stage with other settings.
+        NnmissError: unknown names or settings, a fold that does not exist, a finished stage with other settings, or another
+            process that is at work in this fold.
     """
-    run = make_run(arguments)
+    run = first_alone(lambda: make_run(arguments))
     run.check_against_earlier()
-    writable_folder(run.fold_folder)
+    with _alone_in(run.fold_folder, arguments):
+        if rank() == 0:
+            tidy(run)
+        _train(run, arguments, only_validate, validate_best, skip_validation)
+
+
+def tidy(run: RunBase) -> None:
+    """Removes what a killed sitting left of no use: temporary files, and the latest checkpoint of a finished stage."""
+    for folder in (run.fold_folder, *run.fold_folder.glob("stage_*")):
+        remove_leftovers(folder, nobody_writes=True)
+        if (folder / "checkpoint_final.pth").is_file():
+            (folder / "checkpoint_latest.pth").unlink(missing_ok=True)
+
+
+def _alone_in(folder: Path, arguments: RunArguments) -> AbstractContextManager:
+    """The fold's folder for this process, or those that train together, alone."""
+    return only_one(folder, f"trains or validates fold {arguments.fold} of {arguments.method}") if rank() == 0 \
+        else nullcontext()
+
+
+def _train(run: RunBase, arguments: RunArguments, only_validate: bool, validate_best: bool, skip_validation: bool) -> None:
     last = run.stage_names[-1]
     if only_validate and not run.is_finished(last):
         raise NnmissError(f"--val needs a finished training, but {run.fold_folder} has no checkpoint_final.pth")
-    for position, stage in enumerate(run.stages_to_run() if not only_validate else ()):
+    for position, stage in enumerate(agreed(run.stages_to_run()) if not only_validate else ()):
         run.train_stage(stage, quiet=position > 0)
-        run.discard_validation()
-    if not run.is_finished(last):
+    if not agreed(run.is_finished(last)):
         return
-    if not only_validate and (skip_validation or (run.is_validated() and not validate_best)):
+    if not only_validate and (skip_validation or (agreed(run.is_validated()) and not validate_best)):
         print(f"training is finished: {run.fold_folder}")
         return
     trainer = run.make_trainer(last)

@@ -109,7 +109,8 @@ class RunBase:
         notes = []
         for file in sorted(self.model_folder.glob("fold_*/run.json")):
             earlier = read_json(file, "run record", ("settings",))
-            if earlier.get("planned_network") == self.planned_block and any(file.parent.rglob("checkpoint_*.pth")):
+            same = isinstance(earlier.get("network"), dict) and earlier.get("planned_network") == self.planned_block
+            if same and any(file.parent.rglob("checkpoint_*.pth")):
                 self.block.update(earlier["network"])
                 notes = [f"this model was begun with {key}={self.block[key]} instead of {value}, and goes on so"
                          for key, value in self.planned_block.items() if self.block[key] != value]
@@ -236,6 +237,7 @@ class RunBase:
             if self.arguments.pretrained_weights and trainer.starts_afresh:
                 trainer.take_pretrained(self.arguments.pretrained_weights)
         trainer.recall(checkpoint_of)
+        self.discard_validation()  # before there are other weights: a run killed at their end would not know
         trainer.run_training()
 
     def final_checkpoint(self, wanted_by: str, stage: str) -> dict:

@@ -79,7 +79,7 @@ class SimMLM:
             own = torch.arange(len(self.modalities), device=available.device) == self.expert
             return {"present": available & own}
         more, fewer = draw_nested(available.cpu(), torch_generator(
-            self.seed, self.stage.name, self.current_epoch, self.iteration, self.local_rank, "nested subsets"))
+            self.seed, self.stage.name, self.current_epoch, self.iteration, 0, "nested subsets"))
         return {"present": more.to(available.device), "fewer": fewer.to(available.device)}
 
     def losses(self, network, x, target, present, fewer=None):

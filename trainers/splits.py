@@ -42,6 +42,9 @@ def _check_splits(splits: list, cases: set[str], test_cases: set[str], path: Pat
     for number, fold in enumerate(splits):
         if not isinstance(fold, dict) or not fold.get("train") or not fold.get("val"):
             raise NnmissError(f"{path}: fold {number} needs non-empty lists 'train' and 'val'")
+        if not all(isinstance(fold[part], list) and all(isinstance(case, str) for case in fold[part]) for part in fold
+                   if part in ("train", "val")):
+            raise NnmissError(f"{path}: 'train' and 'val' of fold {number} must be lists of case names")
         unknown = sorted({*fold["train"], *fold["val"]} - cases)
         if unknown:
             raise NnmissError(f"{path}: fold {number} names {len(unknown)} case(s) that are not preprocessed, such as "
@@ -64,7 +67,7 @@ def without_test_cases(preprocessed_folder: str | Path, cases: list[str]) -> lis
     if not path.is_file():
         return list(cases)
     test = read_json(path, "list of test cases", keys=("cases",))["cases"]
-    if not isinstance(test, list):
+    if not isinstance(test, list) or not all(isinstance(case, str) for case in test):
         raise NnmissError(f'{path}: "cases" must be a list of case names, got {test!r}')
     left = [case for case in cases if case not in set(test)]
     if not left:

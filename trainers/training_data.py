@@ -80,13 +80,18 @@ class TrainingData(nnUNetTrainer):
         if not self.stage.drop_modalities:
             return available
         return draw_present(available, torch_generator(
-            self.seed, self.stage.name, self.current_epoch, self.iteration, self.local_rank, "present"))
+            self.seed, self.stage.name, self.current_epoch, self.iteration, 0, "present"))
 
-    def next_batch(self, loader, *purpose) -> dict:
-        """The next batch; with single-process loading it is the same again after a resume."""
+    def next_batch(self, loader, *purpose, whole: bool = False) -> dict:
+        """This process's part of the next batch; with single-process loading it is the same again after a resume.
+
+        Loading processes load that part alone, unless theirs are `whole` batches. Without them each training process
+        loads the whole batch, so that a run does not depend on how many there are.
+        """
         if not hasattr(loader, "num_processes"):
-            seed_libraries(self.seed, self.stage.name, self.local_rank, *purpose)
-        return next(loader)
+            seed_libraries(self.seed, self.stage.name, 0, *purpose)
+            whole = True
+        return self.my_part(next(loader)) if whole else next(loader)
 
     def to_device(self, batch: dict) -> tuple[Tensor, list[Tensor] | Tensor]:
         """(data, target) of a batch on the device."""

@@ -16,8 +16,9 @@ from nnmiss.benchmark.classification_page import write_classification_tables
 from nnmiss.benchmark.collect import collect_results, jobs_table, write_long
 from nnmiss.benchmark.comparison import choose_reference, compare
 from nnmiss.benchmark.jobs import Conditions, Job, make_jobs
-from nnmiss.benchmark.plan_text import print_plan, slurm_script
+from nnmiss.benchmark.plan_text import print_plan
 from nnmiss.benchmark.run_jobs import run_jobs
+from nnmiss.benchmark.slurm import slurm_script, without_slurm
 from nnmiss.benchmark.variants import FULL, GRAMMAR, Variant, read_variants
 from nnmiss.classification.description import CONFIGURATION
 from nnmiss.cli.environment import parse_fold
@@ -58,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--dry_run", action="store_true", help="list the jobs, their state and commands; run nothing")
     what.add_argument("--collect", action="store_true", help="run nothing, write the tables from what is finished")
     what.add_argument("--job", type=int, metavar="K", help="run the job with this number in --dry_run's list, no tables")
-    what.add_argument("--slurm", action="store_true", help="print an array script for SLURM, a task per job")
+    what.add_argument("--slurm", nargs="?", const="-", metavar="FILE", help="write FILE, or print: a script that submits "
+                      "all jobs as a SLURM array, a task each, and then the tables")
     return p
 
 
@@ -73,7 +75,7 @@ def run(arguments: list[str] | None = None) -> int:
     check(jobs)
     output = jobs[0].conditions.output
     if args.slurm:
-        print(slurm_script(typed, len(jobs), writable_folder(output / "slurm")))
+        write_slurm(args.slurm, without_slurm(typed), len(jobs), output)
         return 0
     if args.dry_run:
         print_plan(jobs)
@@ -95,6 +97,16 @@ def run(arguments: list[str] | None = None) -> int:
         print(f"{len(failed)} of {len(jobs)} jobs failed; the same command tries them again:",
               *(f"{job}: {job.log}" for job in failed), sep="\n  ", file=sys.stderr)
     return 1 if failed else 0
+
+
+def write_slurm(file: str, typed: list[str], count: int, output: Path) -> None:
+    """Writes the SLURM script of a benchmark, or prints it where `file` is "-"."""
+    script = slurm_script(typed, count, writable_folder(output / "slurm"), Path("bench.sh" if file == "-" else file).name)
+    if file == "-":
+        print(script, end="")
+        return
+    write_text(file, script)
+    print(f"{count} jobs: look at the first lines of {file}, then submit them with: bash {file}")
 
 
 def planned_jobs(args: argparse.Namespace) -> list[Job]:

@@ -5,16 +5,11 @@ The data set's dataset.json says whether it is one of segmentation or of classif
 from __future__ import annotations
 
 import argparse
-import os
-import socket
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch.multiprocessing.spawn import ProcessException
 
 from nnmiss.availability import modality_names
 from nnmiss.cli.environment import choose_device, parse_fold
@@ -28,6 +23,7 @@ from nnmiss.preprocessing.dataset_folders import (
     require_folder,
 )
 from nnmiss.trainers import CLASSIFIERS, METHODS, classifier_class, method_class
+from nnmiss.trainers.processes import joined, launched, rank, start_here
 from nnmiss.trainers.run import RunArguments, as_started, make_run, run_folders, train
 from nnmiss.trainers.settings import parse_assignments
 
@@ -59,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no_val", action="store_true", help="no final validation; --val does it later")
     p.add_argument("--npz", action="store_true", help="save probabilities of the final validation as npz")
     p.add_argument("-pretrained_weights", metavar="FILE", help="checkpoint to start from (nnU-Net's or ours)")
-    p.add_argument("-num_gpus", type=int, default=1, help="number of GPUs of this machine. Default: 1")
+    p.add_argument("-num_gpus", type=int, default=1, help="number of GPUs of this machine to share each batch; "
+                   "with -device cpu processes. On several machines start it with torchrun instead. Default: 1")
     p.add_argument("-device", choices=["cuda", "cpu", "mps"], help="Default: cuda where there is a GPU, else cpu")
     p.add_argument("--disable_progress_bar", action="store_true", help="no progress bars, for log files")
     return p
@@ -104,6 +101,12 @@ def run(arguments: list[str] | None = None) -> int:
     runs = [asked]
     if args.seeds:
         runs = [replace(asked, seed=seed, tag=f"{args.tag}-s{seed}" if args.tag else f"s{seed}") for seed in args.seeds]
+    with joined(asked.device) if launched() else nullcontext():
+        return train_all(runs, args)
+
+
+def train_all(runs: list[RunArguments], args: argparse.Namespace) -> int:
+    """Trains one run, or those of several seeds one after the other. Returns the exit code."""
     if len(runs) == 1:
         train_one(runs[0], args)
         return 0
@@ -114,11 +117,13 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def train_seed(one: RunArguments, args: argparse.Namespace, place: str) -> bool:
-    """Trains one of several seeds; whether it went well. The others are trained all the same."""
+    """Trains one of several seeds; whether it went well. The others are trained all the same (but under torchrun)."""
     print(f"seed {one.seed} ({place}), tag {one.tag}")
     try:
         train_one(one, args)
     except NnmissError as error:
+        if launched():  # the other processes may not know of it: they would wait in one seed for this one in the next
+            raise
         print(f"error: seed {one.seed}: {error}", file=sys.stderr)
         return False
     return True
@@ -133,9 +138,14 @@ def refuse_contradictions(args: argparse.Namespace, asked: RunArguments) -> None
         raise NnmissError("--seed is for one run and --seeds for several: give only one of them")
     if args.seeds and len(set(args.seeds)) < len(args.seeds):
         raise NnmissError(f"--seeds {' '.join(map(str, args.seeds))} names a seed twice")
-    if asked.classification and args.num_gpus > 1:
+    if args.num_gpus < 1:
+        raise NnmissError(f"-num_gpus is {args.num_gpus}, expected at least 1")
+    if args.num_gpus > 1 and launched():
+        raise NnmissError(f"-num_gpus {args.num_gpus} starts processes, and torchrun has started some: give only one of "
+                          "them")
+    if asked.classification and (args.num_gpus > 1 or launched()):
         raise NnmissError(f"{asked.dataset_name} is a classification data set, which trains on one device: leave out "
-                          "-num_gpus")
+                          "-num_gpus and torchrun")
     if asked.classification and args.npz:
         raise NnmissError(f"{asked.dataset_name} is a classification data set, whose predictions.csv hold probabilities: "
                           "leave out --npz")
@@ -147,41 +157,20 @@ def train_one(asked: RunArguments, args: argparse.Namespace) -> None:
         if args.continue_training and not (run_folders(asked)[1] / "run.json").is_file():
             print(f"note: {run_folders(asked)[1]} holds nothing to continue: a new training starts. Is --tag right?")
         asked = as_started(asked)
+    validation = args.val, args.val_best, args.no_val
     if args.num_gpus > 1:
-        train_on_gpus(asked, args.num_gpus, (args.val, args.val_best, args.no_val))
+        device = "cpu" if args.device == "cpu" else "cuda"  # CPUs only where asked for
+        make_run(asked).check_against_earlier()  # refuse here, with a message, before processes start
+        start_here(train_quietly, (replace(asked, device=device), *validation), args.num_gpus, device)
         return
+    train_quietly(asked, *validation)
+
+
+def train_quietly(asked: RunArguments, *validation: bool) -> None:
+    """`train`, in a process of its own or as the only one; of several the first one shows progress."""
     if asked.device == "cuda":
         torch.backends.cudnn.benchmark = not asked.classification  # its fastest algorithm differs from run to run
-    train(asked, args.val, args.val_best, args.no_val)
-
-
-def train_on_gpus(arguments: RunArguments, num_gpus: int, validation: tuple[bool, bool, bool]) -> None:
-    """One process per GPU of this machine, as nnU-Net does; `validation` are the last arguments of `train`.
-
-    Raises NnmissError when there are fewer GPUs, for whatever `train` refuses, and when a process fails.
-    """
-    have = torch.cuda.device_count()
-    if arguments.device != "cuda" or have < num_gpus:
-        raise NnmissError(f"-num_gpus {num_gpus} needs as many CUDA devices, this machine has {have}")
-    os.environ.setdefault("MASTER_ADDR", "localhost")
-    if "MASTER_PORT" not in os.environ:
-        with socket.socket() as free:
-            free.bind(("", 0))
-            os.environ["MASTER_PORT"] = str(free.getsockname()[1])
-    make_run(arguments).check_against_earlier()  # refuse here, with a message, before processes start
-    try:
-        mp.spawn(_one_gpu, (num_gpus, arguments, validation), nprocs=num_gpus, join=True)
-    except ProcessException as error:
-        raise NnmissError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from error
-
-
-def _one_gpu(rank: int, num_gpus: int, arguments: RunArguments, validation: tuple[bool, bool, bool]) -> None:
-    # ranks wait for one another after validating unequally many cases, which can take hours
-    dist.init_process_group("nccl", rank=rank, world_size=num_gpus, timeout=timedelta(hours=12))
-    torch.cuda.set_device(rank)
-    torch.backends.cudnn.benchmark = True
-    train(arguments, *validation)
-    dist.destroy_process_group()
+    train(replace(asked, show_progress=asked.show_progress and rank() == 0), *validation)
 
 
 main = command(run)
