@@ -1,9 +1,11 @@
 # `make demo` runs the main job on generated data, `make test` the tests; both make their own virtual environment.
 # TORCH may name a build of torch to install first, such as TORCH=torch==2.13.0 (it then constrains everything else).
+# JOBS test processes run side by side.
 PYTHON ?= python3
 TORCH ?=
 VENV ?= .venv
 OUT ?= demo
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint clean
@@ -13,7 +15,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ PACKAGES = {
     "nnmiss.evaluation.classification": "nnmiss/evaluation/classification",
     "nnmiss.benchmark": "nnmiss/benchmark",
     "nnmiss.export": "nnmiss/export",
+    "nnmiss.model_files": "nnmiss/model_files",
     "nnmiss.report": "nnmiss/report",
     "nnmiss.cli": "nnmiss/cli",
     "nnmiss.nnunet_ext": "nnmiss/nnunet_ext",
@@ -32,6 +33,8 @@ COMMANDS = (
     "evaluate",
     "search",
     "report",
+    "export_model",
+    "install_model",
     "export_brats",
     "validate_brats",
     "import_brats_scores",
@@ -74,6 +77,7 @@ setup(
         "genetics": ["bed-reader>=1.0.5"],  # PLINK genotypes of the ADNI converter
         "test": [
             "pytest>=8",  # runs the tests
+            "pytest-xdist>=3.5",  # runs them in two processes
             "medpy>=0.5",  # oracle for the pooled HD95 (GPL: never imported by nnmiss itself)
             "surface-distance>=0.1",  # oracle for the BraTS 2023 HD95
             "selenium>=4.20",  # drives a headless browser through the report (skipped where there is none)

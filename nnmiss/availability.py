@@ -10,8 +10,10 @@ import torch
 
 from nnmiss.atomic_files import read_json
 from nnmiss.errors import NnmissError, nearest_names
+from nnmiss.plain_names import name_fault, require_name, shown
 
 Present = tuple[bool, ...]  # one entry per modality, in channel order
+LARGEST_TABLE = 2**27  # bytes of a table of missingness
 AVAILABLE = "available"  # in classification: the subset of whatever each sample has
 
 
@@ -43,6 +45,8 @@ def modality_names(dataset_json: dict) -> list[str]:
     bad = [n for n in names if not n or "+" in n or "/" in n]
     if bad:
         raise NnmissError(f"dataset.json: modality names may not be empty or contain '+' or '/', got {bad}")
+    for name in names:
+        require_name(name, "dataset.json: modality name")
     if len(names) < 2:
         instead = "" if is_classification(dataset_json) else ": use nnU-Net itself"
         raise NnmissError(f"nnmiss needs at least two modalities, dataset.json names {names}{instead}")
@@ -106,7 +110,13 @@ def read_availability(preprocessed_folder: str | Path, modalities: list[str]) ->
     if content.get("modalities") != list(modalities):
         raise NnmissError(f"{path} was written for modalities {content.get('modalities')}, dataset.json names "
                           f"{modalities}: run nnmiss_plan_and_preprocess again")
-    return {case: tuple(map(bool, row)) for case, row in content["cases"].items()}
+    cases = content["cases"]
+    wrong = [case for case, row in cases.items() if name_fault(case) or not isinstance(row, list)
+             or len(row) != len(modalities)] if isinstance(cases, dict) else [cases]
+    if wrong:
+        raise NnmissError(f"{path}: {shown(wrong[0])} is no case with an entry per modality: run "
+                          "nnmiss_plan_and_preprocess again")
+    return {case: tuple(map(bool, row)) for case, row in cases.items()}
 
 
 def read_missing_table(path: str | Path, modalities: list[str]) -> dict[str, Present]:
@@ -119,10 +129,14 @@ def read_missing_table(path: str | Path, modalities: list[str]) -> dict[str, Pre
         tables = sorted(p.stem for p in path.parent.glob("*.csv"))
         there = nearest_names(path.stem, tables) if tables else f"{path.parent} has no tables."
         raise NnmissError(f"missingness table {path} not found. {there}")
+    if path.stat().st_size > LARGEST_TABLE:
+        raise NnmissError(f"missingness table {path} is larger than {LARGEST_TABLE >> 20} MB: it is no such table")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
         raise NnmissError(f"missingness table {path} cannot be read as csv: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a first cell too many for a name of the row
+        raise NnmissError(f"{path}: rows have more cells than the header {','.join(table.columns)}")
     if list(table.columns) != ["case", *modalities]:
         raise NnmissError(f"{path}: columns must be case,{','.join(modalities)}, got {','.join(table.columns)}")
     kept = table[modalities].to_numpy()

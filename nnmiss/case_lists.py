@@ -5,8 +5,11 @@ import json
 import re
 from pathlib import Path
 
+from nnmiss.atomic_files import read_at_most
 from nnmiss.errors import NnmissError
 from nnmiss.nifti_files import stem
+
+LARGEST = 2**26  # bytes
 
 
 def read_case_list(path: str | Path) -> list[str]:
@@ -16,7 +19,10 @@ def read_case_list(path: str | Path) -> list[str]:
     when the file is absent, holds something else, or no name.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_at_most(path, LARGEST)
+        if text is None:
+            raise NnmissError(f"list of cases {path} is larger than {LARGEST >> 20} MB: it is no such list")
+        text = text.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
         why = problem.strerror if isinstance(problem, OSError) else "not UTF-8"
         raise NnmissError(f"list of cases {path} is not a readable text file ({why}): give one case name a line, or a JSON "
@@ -24,7 +30,7 @@ def read_case_list(path: str | Path) -> list[str]:
     if text.lstrip().startswith(("[", "{")):
         try:
             names = json.loads(text)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise NnmissError(f"list of cases {path} is not valid JSON ({problem}): repair it") from None
         names = names.get("cases") if isinstance(names, dict) else names
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -18,6 +19,25 @@ class NnmissError(Exception):
     The message says what came, what was expected and what to do, and names the case and the file. Commands print
     it without a traceback and exit with code 1 (see `command`).
     """
+
+
+class DiskFullError(OSError):
+    """No room for a file; `filename` is the one that was to be written."""
+
+    def __str__(self) -> str:
+        folder = os.path.realpath(os.path.dirname(os.fsdecode(self.filename)))
+        while not os.path.ismount(folder):
+            folder = os.path.dirname(folder)
+        return (f"{self.filename} could not be written ({self.strerror}): the disk at {folder} has "
+                f"{_free_space(folder)}, and a quota or limit may leave less. Free some or "
+                "choose another output folder, then run the same command again; no half-written file is left")
+
+
+def _free_space(folder: str) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB free"
+    except OSError:
+        return "an unknown amount free"
 
 
 def nearest_names(name: str, known: list[str] | tuple[str, ...]) -> str:
@@ -86,6 +106,8 @@ def command(main: Callable[[], int | None]) -> Callable[[], None]:
 
 def _of_the_system(error: OSError) -> str:
     """What to print of an error of the operating system."""
+    if isinstance(error, DiskFullError):
+        return str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):  # its file name may be that of the source of a copy
         return ("no space left on the disk that is written to: free some or choose another output folder, then run the "
                 "same command again; no half-written file is left")
@@ -96,5 +118,5 @@ def _of_the_system(error: OSError) -> str:
 def _asked_for(error: OSError) -> str:
     """The file of an error under the name that it would have had (see `atomic_files.replacing`)."""
     folder, name = os.path.split(os.fsdecode(error.filename or "an unnamed file"))
-    temporary = re.fullmatch(r"\.(.+)\.\d+\.tmp(.*)", name)
+    temporary = re.fullmatch(r"\.(.+)\.\d+-[0-9a-f]{8}\.tmp(.*)", name)
     return os.path.join(folder, temporary[1] + temporary[2] if temporary else name)

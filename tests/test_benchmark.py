@@ -321,8 +321,8 @@ def test_the_slurm_script_runs_one_job_per_task(tiny, capsys, monkeypatch):
     assert benchmark.run(command(tiny, "--slurm")) == 0
     script = capsys.readouterr().out
     assert "#SBATCH --array=0-1\n" in script
-    lines = [line for line in script.splitlines() if line.startswith("nnmiss_benchmark")]
-    words = shlex.split(lines[0].replace('"$SLURM_ARRAY_TASK_ID"', "1"))
+    lines = [line for line in script.splitlines() if line.startswith("benchmark=(")]
+    words = [*shlex.split(lines[0].removeprefix("benchmark=(").removesuffix(")")), "--job", "1"]
     started = []
     monkeypatch.setattr(benchmark, "run_jobs", lambda jobs, *_: started.extend(jobs) or [])
     assert benchmark.run(words[1:]) == 0

@@ -54,7 +54,8 @@ def test_every_module_can_be_imported_and_says_in_one_sentence_what_it_is():
 def test_every_command_of_setup_is_installed_and_shows_help():
     commands = {e.name: e for e in entry_points(group="console_scripts") if e.name.startswith("nnmiss_")}
     names = ("convert_dataset", "phantom", "plan_and_preprocess", "simulate_missing", "train", "predict", "evaluate",
-             "search", "benchmark", "demo", "report", "export_brats", "validate_brats", "import_brats_scores")
+             "search", "benchmark", "demo", "report", "export_brats", "validate_brats", "import_brats_scores",
+             "export_model", "install_model")
     assert set(commands) == {f"nnmiss_{name}" for name in names}
     assert set(names) == {path.stem for path in (ROOT / "nnmiss/cli").glob("*.py")
                           if "\ndef main" in path.read_text() or "\nmain = " in path.read_text()}
@@ -93,7 +94,7 @@ def test_forked_workers_of_a_command_die_of_sigterm():
 
 @pytest.mark.parametrize(("error", "said"), [
     (OSError(errno.ENOSPC, "No space left on device", "/source/image.nii.gz"), "no space left on the disk"),
-    (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/.x.12.tmp.json"), "(/proc/x.json)"),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/.x.12-0123abcd.tmp.json"), "(/proc/x.json)"),
 ])
 def test_errors_of_the_system_name_what_the_user_knows(error, said, capsys):
     def main():

@@ -213,15 +213,23 @@ def test_several_data_sets_with_one_id_and_one_bad_data_set_among_good_ones(fold
 
 def test_a_case_that_fails_in_preprocessing_is_named_and_the_others_finish(folders, run):
     raw = write_dataset(folders[0])
-    assert run("-d", 310, "-c", "3d_fullres")[0] == 0
+    for file in [*(raw / "imagesTr").glob("c1*"), raw / "labelsTr" / "c1.nii.gz"]:
+        image = sitk.ReadImage(str(file))
+        image.SetSpacing((1000.0, 1000.0, 1000.0))  # micrometres: nothing is wrong with it until it is to be resampled
+        sitk.WriteImage(image, str(file))
+    code, _, err = run("-d", 310, "-c", "3d_fullres")
+    assert code == 1 and "1 case(s) failed" in err and "case c1" in err and "is the unit in the header not mm?" in err
+    assert listed(folders[1] / raw.name, "nnMissPlans_3d_fullres") == ["c0", "c2", "c3"]
+
+
+def test_an_old_file_moved_into_the_place_of_another_is_noticed(folders, run):
+    raw = write_dataset(folders[0])
+    assert run("-d", 310, "--no_pp")[0] == 0
     label = raw / "labelsTr" / "c1.nii.gz"
     write_image(label, np.full(SHAPE, 7, dtype=np.uint8))
-    os.utime(label, (0, 0))  # an old file copied over: not noticed before it is read
-    code, out, err = run("-d", 310, "-c", "3d_fullres")
-    assert code == 1 and "Fingerprint: kept" in out and "1 case(s) failed" in err and "case c1" in err
-    assert listed(folders[1] / raw.name, "nnMissPlans_3d_fullres") == ["c0", "c2", "c3"]
-    code, _, err = run("-d", 310, "-c", "3d_fullres", "--verify_dataset_integrity")
-    assert code == 1 and "has 1 problem" in err
+    os.utime(label, (0, 0))
+    code, out, err = run("-d", 310, "--no_pp")
+    assert code == 1 and "c1.nii.gz changed" in out and "unknown values: 7" in err
 
 
 def test_a_changed_file_is_noticed_without_clean(folders, run):

@@ -226,7 +226,7 @@ def test_without_holes_everything_is_bit_identical_to_stock(whole_copy):
             locations, expected = ours[2]["class_locations"], stock[2]["class_locations"]
             assert list(locations) == list(expected)
             assert all(np.array_equal(locations[k], expected[k]) for k in expected)
-            assert {k for k in ours[2] if k not in stock[2]} == {"nnmiss_available"}
+            assert {k for k in ours[2] if k not in stock[2]} == {"nnmiss_available", "nnmiss_blank", "nnmiss_made_of"}
 
 
 def inode(folder, name):

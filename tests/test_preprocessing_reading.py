@@ -5,9 +5,14 @@ import gzip
 import json
 import operator
 import os
+import signal
+import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -17,9 +22,11 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from skimage import io as skimage_io
 
+from nnmiss.atomic_files import is_running
 from nnmiss.errors import NnmissError
 from nnmiss.preprocessing.case_pool import run_on_cases
 from nnmiss.preprocessing.intensity_statistics import channel_statistics, sample_foreground
+from nnmiss.preprocessing.preprocessor import check_resampling
 from nnmiss.preprocessing.raw_dataset import RawCase, list_cases, list_training_cases
 from nnmiss.preprocessing.read_case import read_case, read_label
 from nnmiss.preprocessing.splits_file import choose_splits, install_splits, read_splits
@@ -70,8 +77,27 @@ def test_cases_are_the_union_of_image_and_label_names(tmp_path):
 
 def test_image_names_without_channel_index_are_refused(tmp_path):
     touch(tmp_path, "a_0000.nii.gz", "seg.nii.gz")
-    with pytest.raises(NnmissError, match=r"seg\.nii\.gz lack the channel index"):
+    with pytest.raises(NnmissError, match=r"case seg: seg\.nii\.gz lacks the channel index"):
         list_cases(tmp_path, ".nii.gz")
+    assert [bool(c.problems) for c in list_cases(tmp_path, ".nii.gz", strict=False)] == [False, True]
+
+
+@pytest.mark.parametrize("name", [
+    "a_0001.nii", "a_0001.NII.GZ", "a_0001.nii.gz.part", "a_0001", "a_0001.mha", "a_001.nii.gz", "A_0001.nii.gz",
+    "a _0001.nii.gz", "a_0000 (1).nii.gz"])
+def test_a_misnamed_file_stops_its_case_and_no_other(tmp_path, name):
+    touch(tmp_path, "a_0000.nii.gz", "b_0000.nii.gz", "banana_0000.nii.gz", name)
+    cases = {c.name: c for c in list_cases(tmp_path, ".nii.gz", strict=False)}
+    assert cases["a"].problems and not cases["b"].problems and not cases["banana"].problems
+    with pytest.raises(NnmissError, match="case a: "):
+        read_case(cases["a"], MODALITIES, SimpleITKIO)
+    with pytest.raises(NnmissError, match="misnamed"):
+        list_cases(tmp_path, ".nii.gz")
+
+
+def test_names_that_are_no_danger_are_let_be(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz", "a_0000.nii", "a_0001.json", "._a_0001.nii.gz", "b_0000.nii.gz", "B_0000.nii.gz")
+    assert [c.name for c in list_cases(tmp_path, ".nii.gz")] == ["B", "a", "b"]
 
 
 def explicit(tmp_path, images, existing=()):
@@ -170,6 +196,38 @@ def test_differing_directions_are_refused(case):
 def test_rounding_in_headers_is_accepted(case):
     write_image(case.files[2], noise(), origin=(1e-4, -1e-4, 0), spacing=(1, 1.00001, 2))
     assert sum(read_case(case, MODALITIES, SimpleITKIO).available) == 2
+
+
+STRETCHED = np.diag([1.1, 1.2, 3.3, 1])
+
+
+@pytest.mark.parametrize("sform, sform_code, qform_code, sound", [
+    (None, 0, 1, True), ("same", 1, 0, True), (None, 0, 0, True), ("same", 2, 1, True), (STRETCHED, 4, 1, True),
+    (STRETCHED, 1, 1, False), (STRETCHED, 4, 0, False)])
+def test_headers_of_hospitals_and_other_programs(tmp_path, sform, sform_code, qform_code, sound):
+    """qform or sform only, none, and an sform into MNI space, beside which ITK goes by the qform."""
+    turned = np.array([[0.8, -0.6, 0, -10.123456], [0.6, 0.8, 0, 20], [0, 0, 3, 5], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(np.random.default_rng(0).integers(9999, 32000, (8, 7, 6)).astype(np.int16), None)
+    image.header.set_zooms((1, 1, 3))
+    image.set_qform(turned if qform_code else None, qform_code)
+    image.set_sform(turned if isinstance(sform, str) else sform, sform_code)
+    image.header.set_slope_inter(0.5, -7)
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"made by a scanner"))
+    nibabel.save(image, tmp_path / "a_0000.nii.gz")
+    assert (why_not_whole(str(tmp_path / "a_0000.nii.gz"), thorough=True) is None) == sound
+    if sound:
+        images = read_case(RawCase("a", {0: str(tmp_path / "a_0000.nii.gz")}, None), MODALITIES, SimpleITKIO)
+        np.testing.assert_allclose(images.properties["spacing"], [3, 1, 1], rtol=1e-6)
+        np.testing.assert_array_equal(images.data[0].T, image.get_fdata() * 0.5 - 7)
+
+
+def test_voxels_of_another_unit_are_refused_where_they_would_be_resampled():
+    images = SimpleNamespace(data=np.zeros((1, 5, 6, 7)), properties={"spacing": [1000.0, 1000, 1000]})
+    plans = SimpleNamespace(transpose_forward=[0, 1, 2])
+    for function in ("resample_data_or_seg_to_shape", "no_resampling_hack"):
+        configuration = SimpleNamespace(spacing=[1.0] * 3, configuration={"resampling_fn_data": function})
+        with pytest.raises(NnmissError, match="not believable") if "seg" in function else nullcontext():
+            check_resampling("a", images, plans, configuration)
 
 
 def test_no_channel_and_channel_beyond_names(case):
@@ -272,6 +330,25 @@ def test_bad_cases_are_collected_in_process_and_in_a_pool():
 def test_a_killed_worker_is_an_error_not_a_hang():
     with pytest.raises(NnmissError, match="fewer processes than 2"):
         run_on_cases(os._exit, {"a": (1,), "b": (1,)}, 2, "test", show_progress_bar=False)
+
+
+def test_workers_end_with_the_process_that_was_killed(tmp_path):
+    work = f"import os, time; open({str(tmp_path)!r} + f'/{{os.getpid()}}', 'w').close(); time.sleep(300)"
+    parent = os.fork()
+    if parent == 0:
+        run_on_cases(exec, {"a": (work,), "b": (work,)}, 2, "test", show_progress_bar=False)
+        os._exit(0)
+    _until(lambda: len(list(tmp_path.iterdir())) == 2)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    _until(lambda: not any(is_running(int(file.name)) for file in tmp_path.iterdir()))
+
+
+def _until(happened) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_splits_are_checked_and_installed(tmp_path):

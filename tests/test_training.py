@@ -16,6 +16,7 @@ from nnmiss.cli import train
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
 from nnmiss.trainers.metakd import nnMissTrainerMetaKD
+from nnmiss.trainers.modality_dropout import nnMissTrainerModalityDropout
 
 
 def run(*arguments, method="metakd", fold="0", short=SHORT, epochs=4):
@@ -274,7 +275,7 @@ def test_terminating_a_training_leaves_nothing_half_written(tiny):
     (["801", "metakd", "0", "--set", "meta_interval=0"], "meta_interval=0 is out of range"),
     (["801", "metakd", "0", "--set", "warmup.fusion=mean"], "all stages share it"),
     (["801", "metakd", "0", "--tag", "a/b"], "letters, digits"),
-    (["801", "metakd", "0", "-num_gpus", "2"], "-num_gpus 2 needs"),
+    (["801", "metakd", "0", "-num_gpus", "0"], "-num_gpus is 0"),
 ])
 def test_bad_arguments_end_in_one_message_and_leave_no_run(tiny, monkeypatch, capsys, arguments, message):
     plans = [] if "-p" in arguments else ["-p", PLANS]
@@ -334,13 +335,25 @@ def test_a_model_goes_on_with_what_its_preparations_came_to(tiny, monkeypatch, c
     assert "begun with fusion=mean instead of concat, and goes on so" in capsys.readouterr().out
 
 
-def test_nnunets_own_command_does_not_run_one_stage_of_several(tiny, session_folders):
+def stock_trainer(session_folders, trainer_class):
+    """A trainer as nnU-Net's own command makes it, not initialised."""
     folder = session_folders / "nnUNet_preprocessed" / DATASET
     plans, dataset_json = (json.loads((folder / name).read_text()) for name in (f"{PLANS}.json", "dataset.json"))
     plans["continue_training"] = False
-    trainer = nnMissTrainerMetaKD(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+    return trainer_class(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+
+
+def test_nnunets_own_command_does_not_run_one_stage_of_several(tiny, session_folders):
     with pytest.raises(NnmissError, match=r"warmup, missing.*use nnmiss_train"):
-        trainer.run_training()
+        stock_trainer(session_folders, nnMissTrainerMetaKD).run_training()
+
+
+def test_nnunets_own_command_trains_a_method_of_one_stage(tiny, session_folders):
+    trainer = stock_trainer(session_folders, nnMissTrainerModalityDropout)
+    trainer.num_epochs = trainer.num_iterations_per_epoch = trainer.num_val_iterations_per_epoch = 1
+    trainer.show_progress = False
+    trainer.run_training()
+    assert (fold_folder(tiny, "nnMissTrainerModalityDropout") / "checkpoint_final.pth").is_file()
 
 
 def test_a_lost_stage_under_finished_ones_is_not_trained_again_in_silence(tiny):

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnmiss.atomic_files import read_json, replacing, writable_folder, write_json
+from nnmiss.array_files import read_arrays
+from nnmiss.atomic_files import LARGE_JSON_MB, read_json, replacing, writable_folder, write_json
 from nnmiss.classification.description import CONFIGURATION as CONFIGURATION  # the folder it is kept in
 from nnmiss.classification.description import parse_description
 from nnmiss.classification.kinds import KINDS
@@ -43,12 +44,12 @@ def load_raw_samples(folder: str | Path) -> RawSamples:
     """What `write_raw_samples` wrote. Raises NnmissError when it is absent, damaged or of another version."""
     folder = Path(folder)
     index = read_json(folder / INDEX, f"preprocessed samples (made by nnmiss_plan_and_preprocess), {INDEX},",
-                      ("dataset_json", "ids", "groups", "split", "files"))
+                      ("dataset_json", "ids", "groups", "split", "files"), max_mb=LARGE_JSON_MB)
     description = parse_description(index["dataset_json"], str(folder / INDEX))
     targets = torch.from_numpy(_read(folder / "targets.npz", ("targets",))["targets"])
     values, row = {}, {}
-    for name, spec in description.modalities.items():
-        path = folder / index["files"].get(name, f"{name}.npz")
+    for number, (name, spec) in enumerate(description.modalities.items()):
+        path = folder / f"modality_{number}.npz"  # as they were written: no path is taken from the index
         arrays = _read(path, ("row",))
         row[name] = torch.from_numpy(arrays.pop("row"))
         values[name] = KINDS[spec["type"]].unpack(arrays, spec)
@@ -72,9 +73,8 @@ def _sha256(path: Path) -> str:
 
 def _read(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:  # TypeError: a .npy
+        arrays = read_arrays(path)
+    except (OSError, EOFError, MemoryError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise NnmissError(f"preprocessed samples {path} cannot be read ({error}): {AGAIN}") from None
     if set(needed) - set(arrays):
         raise NnmissError(f"{path} lacks {', '.join(needed)}: {AGAIN}")

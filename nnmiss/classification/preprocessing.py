@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nnmiss.atomic_files import read_json, write_json
+from nnmiss.atomic_files import LARGE_JSON_MB, read_json, write_json
 from nnmiss.classification.kinds import KINDS
 from nnmiss.classification.raw_samples import RawSamples
 from nnmiss.classification.sample_set import ModalityInput, SampleSet, StoredModality
@@ -105,7 +105,7 @@ def save_preprocessing(fitted: dict, folder: str | Path) -> None:
 def load_preprocessing(folder: str | Path) -> dict:
     """Reads what `save_preprocessing` wrote, to the last bit. Raises NnmissError when it is absent or not such a file."""
     path = Path(folder) / FILE_NAME
-    fitted = read_json(path, "preprocessing of a model", ("modalities",))
+    fitted = read_json(path, "preprocessing of a model", ("modalities",), max_mb=LARGE_JSON_MB)
     entries = fitted["modalities"].values() if isinstance(fitted["modalities"], dict) else [None]
     if not all(isinstance(entry, dict) and {"spec", "fitted"} <= set(entry) and entry["spec"].get("type") in KINDS
                for entry in entries):

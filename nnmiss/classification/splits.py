@@ -166,7 +166,7 @@ def _find(asked: str, raw_folder: Path) -> Path:
 
 def _is_fold(fold: object) -> bool:
     return isinstance(fold, dict) and {"train"} <= set(fold) <= set(SPLITS) \
-        and all(isinstance(ids, list) for ids in fold.values())
+        and all(isinstance(ids, list) and all(isinstance(name, str | int) for name in ids) for ids in fold.values())
 
 
 def _problems(fold: Fold, raw: RawSamples, left_out: Collection[str], needs_val: bool) -> list[str]:

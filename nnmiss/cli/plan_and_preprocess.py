@@ -66,8 +66,8 @@ def parser() -> argparse.ArgumentParser:
                    help="[OPTIONAL] Processes for the fingerprint. Default: the first number of -np, or 8")
     p.add_argument("--no_pp", action="store_true", help="[OPTIONAL] Only fingerprint and plan, no preprocessing")
     p.add_argument("--clean", action="store_true",
-                   help="[OPTIONAL] Extract the fingerprint anew. Files that changed, appeared or disappeared are noticed "
-                        "without it")
+                   help="[OPTIONAL] Extract the fingerprint and preprocess every case anew. Files that changed, appeared "
+                        "or disappeared are noticed without it")
     p.add_argument("--blank_is_missing", action="store_true",
                    help="[OPTIONAL] Treat channel files that are all zero or constant as missing")
     p.add_argument("--splits", default=None, metavar="PRESET", action=_Splits,
@@ -130,10 +130,14 @@ def _print_plan(prepared: Prepared) -> None:
         if configuration.previous_stage_name or not block:
             continue
         estimates = block["estimates"]
+        memory = estimates["peak_mib"] / estimates["stock_peak_mib"]
+        equal_memory = estimates["equal_memory_width_factor"]
         print(f"  {name}: patch {' x '.join(map(str, configuration.patch_size))}, batch {configuration.batch_size}, "
-              f"width {block['width_factor']:g} (cost {estimates['relative_cost']:.2f} of nnU-Net's)"
+              f"width {block['width_factor']:g} (of nnU-Net's: cost {estimates['relative_cost']:.2f}, memory {memory:.2f})"
               + (", activation checkpointing" if block["activation_checkpointing"] else "")
               + (f", micro-batch {block['micro_batch']}" if block["micro_batch"] < configuration.batch_size else ""))
+        print(f"    equal cost at width {estimates['equal_cost_width_factor']:g}, equal memory without checkpointing at "
+              + ("none" if equal_memory is None else f"{equal_memory:g}"))
 
 
 def _print_result(prepared: Prepared) -> None:

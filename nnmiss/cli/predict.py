@@ -2,20 +2,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import torch
 
-from nnmiss.atomic_files import writable_folder, write_json
+from nnmiss.atomic_files import remove_leftovers, writable_folder, write_json
 from nnmiss.availability import all_subsets, modality_names, parse_subset
 from nnmiss.classification.manifest import SPLITS
 from nnmiss.cli.environment import choose_device, parse_fold
 from nnmiss.errors import NnmissError, command
 from nnmiss.export.colour_tables import write_colour_tables
+from nnmiss.folder_lock import only_one
 from nnmiss.inference.predict_cases import Output, predict_cases
 from nnmiss.inference.predictor import MissingModalityPredictor
-from nnmiss.inference.reconstruction import load_reconstructions
+from nnmiss.inference.reconstruction import Reconstructions, load_reconstructions
 from nnmiss.inference.wanted import Wanted, wanted_cases
 from nnmiss.preprocessing.dataset_folders import (
     CLASSIFICATION,
@@ -24,6 +26,7 @@ from nnmiss.preprocessing.dataset_folders import (
     kind_of_dataset,
     require_folder,
 )
+from nnmiss.preprocessing.identical_files import describe_copies
 from nnmiss.preprocessing.raw_dataset import RawCase, list_cases
 from nnmiss.trainers import CLASSIFIERS, METHODS, method_class, method_of_trainer
 
@@ -55,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
                    "reconstructs of the modalities that are not shown, and a figure: reconstructions/CASE_000X; by the "
                    "last stage's recovery module, or by that of an earlier STAGE, such as approximate of all_stage")
     p.add_argument("--continue_prediction", action="store_true", help="keep predictions that are already there")
-    p.add_argument("-step_size", type=float, default=0.5, help="step of the sliding window. Default: 0.5")
+    p.add_argument("-step_size", type=float, help="step of the sliding window. Default: 0.5")
     p.add_argument("--disable_tta", action="store_true", help="no mirroring: up to 8 times faster")
     p.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint name. Default: checkpoint_final.pth")
     p.add_argument("-npp", type=int, default=1, help="threads that read and preprocess cases ahead. Default: 1")
@@ -111,13 +114,33 @@ def input_cases(args: argparse.Namespace, file_ending: str) -> tuple[list[RawCas
         raise NnmissError(f"input folder {args.i} not found")
     if not 0 <= args.part_id < args.num_parts:
         raise NnmissError(f"-part_id {args.part_id} must be from 0 to {args.num_parts - 1} (-num_parts {args.num_parts})")
-    cases, unknown = {case.name: case for case in list_cases(args.i, file_ending)}, {}
+    cases, unknown = {case.name: case for case in list_cases(args.i, file_ending, strict=False)}, {}
     if not cases:
         raise NnmissError(f"{args.i} has no files named CASE_0000{file_ending}, CASE_0001{file_ending}, ...")
     if args.cases:
         chosen, unknown = wanted_cases(args.cases, cases)
         cases = {name: cases[name] for name in chosen}
     return list(cases.values())[args.part_id :: args.num_parts], unknown
+
+
+def predict_into(out: Path, predictor: MissingModalityPredictor, cases: list[RawCase], wanted: Wanted,
+                 reconstructions: Reconstructions | None, args: argparse.Namespace) -> dict[str, str]:
+    """Writes what prediction and its output need beside it, then predicts. Returns case -> message of those that failed."""
+    for place in (out, *(p for p in out.iterdir() if p.is_dir())):
+        remove_leftovers(place)
+    write_json(out / "dataset.json", predictor.dataset_json)
+    write_json(out / "plans.json", predictor.plans_manager.plans)
+    write_json(out / "predict_from_raw_data_args.json", vars(args))
+    write_colour_tables(out, predictor.dataset_json)
+    if copies := describe_copies(cases, modality_names(predictor.dataset_json)):
+        print(copies)
+    print(f"{len(cases)} case(s), model {predictor.model_folder.name}, fold(s) {', '.join(map(str, predictor.folds))}")
+    failures = predict_cases(
+        predictor, cases, wanted,
+        Output(out, args.save_probabilities, args.save_uncertainty, args.continue_prediction, reconstructions), args.nps,
+        max(1, args.npp))
+    print(f"{len(cases) - len(failures)} of {len(cases)} case(s) done, results in {out}")
+    return failures
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -130,6 +153,7 @@ def run(arguments: list[str] | None = None) -> int:
     if args.split:
         raise NnmissError("--split is for classification, whose manifest.csv says which sample is of which")
     args.c = args.c or "3d_fullres"
+    args.step_size = 0.5 if args.step_size is None else args.step_size
     if not 0 < args.step_size <= 1:
         raise NnmissError(f"-step_size must be above 0 and at most 1, got {args.step_size}")
     folder = model_folder(args)
@@ -148,18 +172,11 @@ def run(arguments: list[str] | None = None) -> int:
     out = writable_folder(args.o)
     if out.resolve() == Path(args.i).resolve():
         raise NnmissError(f"-i and -o are the same folder {args.o}: predictions would lie among the images")
-    write_json(out / "dataset.json", predictor.dataset_json)
-    write_json(out / "plans.json", predictor.plans_manager.plans)
-    write_json(out / "predict_from_raw_data_args.json", vars(args))
-    write_colour_tables(out, predictor.dataset_json)
     if unknown:
         print(f"error: --cases: {len(unknown)} case(s) are not in {args.i}, the others are predicted", file=sys.stderr)
-    print(f"{len(cases)} case(s), model {folder.name}, fold(s) {', '.join(map(str, predictor.folds))}")
-    failures = predict_cases(
-        predictor, cases, wanted,
-        Output(out, args.save_probabilities, args.save_uncertainty, args.continue_prediction, reconstructions), args.nps,
-        max(1, args.npp))
-    print(f"{len(cases) - len(failures)} of {len(cases)} case(s) done, results in {out}")
+    same = [str(folder.resolve()), predictor.folds, args.chk, args.step_size, args.disable_tta]
+    with only_one(out, f"predicts with {folder.name}, {args.chk}", shared=json.dumps(same)):
+        failures = predict_into(out, predictor, cases, wanted, reconstructions, args)
     failures |= unknown
     if failures:
         print(f"{len(failures)} failed:", *failures.values(), sep="\n  ", file=sys.stderr)

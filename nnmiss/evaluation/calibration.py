@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
+from nnmiss.array_files import read_arrays
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.label_maps import Regions
 from nnmiss.evaluation.predictions import Prediction
@@ -115,8 +116,7 @@ def read_probabilities(path: Path, segmentation: Path, shape: tuple[int, ...], r
                        dataset_json: dict) -> np.ndarray:
     """(channels, *shape) of floats of a CASE.npz, on the voxels of the segmentation's file. Raises NnmissError."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            p = archive["probabilities"]
+        p = read_arrays(path)["probabilities"]
     except Exception as error:  # decoders raise whatever they like on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NnmissError(f'cannot read probabilities ({reason}): the file is damaged or has no "probabilities", '

@@ -9,6 +9,7 @@ import numpy as np
 
 from nnmiss.errors import NnmissError
 from nnmiss.evaluation.hausdorff import spatial_axes
+from nnmiss.nifti_header import require_sound_header
 from nnmiss.preprocessing.voxel_grid import VoxelGrid, grid_difference, itk_grid, voxel_grid
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -85,6 +86,7 @@ def read_label_map(path: str | Path, dataset_json: dict) -> LabelMap:
 
 def _read_nifti(path: Path, dataset_json: dict) -> tuple[np.ndarray, tuple[float, ...], VoxelGrid]:
     """Array with axes reversed (nibabel's arrays are in Fortran order: this copies nothing), its spacing, and grid."""
+    require_sound_header(path, "segmentation")
     image = nib.load(path)
     array = np.asanyarray(image.dataobj)
     if array.ndim > 3:

@@ -73,7 +73,7 @@ def _mean_over_tiles(predictor, network, data: Tensor, presents: Tensor, batch: 
 def write_gate_weights(folder: str | Path) -> None:
     """Gathers the gate weights of every <subset>/CASE.json below `folder` in gate_weights.csv; nothing if none has any."""
     rows = []
-    for file in sorted(Path(folder).glob("*/*.json")):
+    for file in sorted(Path(folder).glob("[!.]*/[!.]*.json")):  # without what a killed process left
         described = read_json(file, "description of a prediction", ("case", "subset"))
         rows += [(described["case"], described["subset"], task, modality, weight)
                  for task, weights in described.get("gate_weights", {}).items() for modality, weight in weights.items()]

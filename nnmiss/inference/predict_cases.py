@@ -11,17 +11,17 @@ import torch
 from tqdm import tqdm
 
 from nnmiss import __version__
-from nnmiss.atomic_files import write_json
+from nnmiss.atomic_files import replacing_together, write_json
 from nnmiss.availability import Present, modality_names, subset_name
 from nnmiss.bounded_threads import in_threads
-from nnmiss.errors import NnmissError
+from nnmiss.errors import DiskFullError, NnmissError
 from nnmiss.inference.expected_dice import expected_dice, read_validation_dice
 from nnmiss.inference.export import export_prediction
 from nnmiss.inference.gate_weights import gate_weights
 from nnmiss.inference.predictor import MissingModalityPredictor
 from nnmiss.inference.reconstruction import Reconstructions
 from nnmiss.inference.wanted import Wanted
-from nnmiss.preprocessing.preprocessor import preprocess_case
+from nnmiss.preprocessing.preprocessor import MissingModalityPreprocessor
 from nnmiss.preprocessing.raw_dataset import RawCase
 
 
@@ -52,19 +52,27 @@ def predict_cases(predictor: MissingModalityPredictor, cases: list[RawCase], wan
         CASE.json.
     """
     block = predictor.configuration_manager.configuration.get("nnmiss", {})
+    blank_is_missing = bool(block.get("blank_is_missing", False))
 
     def load(case: RawCase):
-        data, _, properties = preprocess_case(case, predictor.plans_manager, predictor.configuration_manager,
-                                              predictor.dataset_json, block.get("blank_is_missing", False))
-        return torch.from_numpy(data), properties, tuple(properties["nnmiss_available"])
+        (data, _, properties), images = MissingModalityPreprocessor().run_raw_case(
+            case, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json, blank_is_missing)
+        return torch.from_numpy(data), properties, images.available, _blank_notes(case, images.blank)
+
+    modalities = modality_names(predictor.dataset_json)
+    use = "left out, as the plan says" if blank_is_missing else "used, as training does without --blank_is_missing"
+
+    def _blank_notes(case: RawCase, blank: list[str]) -> list[str]:
+        return [f"warning: case {case.name}: {case.files[modalities.index(name)]} is all zero or constant; it is {use}"
+                for name in blank]
 
     writer = CaseWriter(predictor, output, num_export_threads)
     with writer, closing(in_threads(load, cases, num_loading_threads)) as loading:
         for case, loaded in tqdm(loading, total=len(cases), desc="cases", disable=not predictor.allow_tqdm):
             try:
-                data, properties, available = loaded.result()
+                data, properties, available, blank = loaded.result()
                 plan, notes = wanted.of_case(case.name, available, writer.modalities)
-                for note in notes:
+                for note in [*blank, *notes]:
                     tqdm.write(note)
                 writer.predict(case.name, data, properties, plan)
             except NnmissError as error:
@@ -105,7 +113,8 @@ class CaseWriter:
         ending = self.predictor.dataset_json["file_ending"]
         folders = {present: self.output.folder / name for name, present in plan.items()}
         if self.output.keep_existing:
-            folders = {p: f for p, f in folders.items() if not (f / f"{case}{ending}").is_file()}
+            names = [f"{case}{ending}", *([f"{case}.npz"] if self.output.save_probabilities else [])]
+            folders = {p: f for p, f in folders.items() if not all((f / name).is_file() for name in names)}
         weights = gate_weights(self.predictor, data, list(folders))  # {} where there is no gate
         for present, logits in self.predictor.predict_subsets(data, list(folders)) if folders else ():
             missing = self.output.reconstructions.predict(data, present) if self.output.reconstructions else None
@@ -116,20 +125,14 @@ class CaseWriter:
 
     def _write(self, case: str, logits, properties: dict, present: Present, folder: Path,
                extra: dict, missing: np.ndarray | None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        description, ending = folder / f"{case}.json", self.predictor.dataset_json["file_ending"]
-        for old in (ending, ".npz", ".pkl"):  # never a new description, or segmentation, beside what is of another run
-            (folder / f"{case}{old}").unlink(missing_ok=True)
-        try:
-            write_json(description, {**self._describe(case, properties, present), **extra})
+        ending = self.predictor.dataset_json["file_ending"]
+        with replacing_together(folder, f"{case}{ending}", (f"{case}.json", f"{case}.npz", f"{case}.pkl")) as inside:
+            write_json(inside / f"{case}.json", {**self._describe(case, properties, present), **extra})
             if missing is not None:
                 foreground = np.asarray(self.predictor.label_manager.convert_logits_to_segmentation(logits)) > 0
-                self.output.reconstructions.write(missing, foreground, case, properties, present, folder)
-            export_prediction(logits, properties, self.predictor, folder / case, self.output.save_probabilities,
+                self.output.reconstructions.write(missing, foreground, case, properties, present, inside)
+            export_prediction(logits, properties, self.predictor, inside / case, self.output.save_probabilities,
                               self.output.save_uncertainty)
-        except BaseException:
-            description.unlink(missing_ok=True)
-            raise
 
     def _describe(self, case: str, properties: dict, present: Present) -> dict:
         """What stands in CASE.json."""
@@ -155,4 +158,5 @@ class CaseWriter:
             try:
                 future.result()
             except Exception as error:  # a full disk, say: named, and the other cases go on
-                self.failed(case, f"could not be written: {type(error).__name__}: {error}")
+                self.failed(case, str(error) if isinstance(error, DiskFullError)
+                            else f"could not be written: {type(error).__name__}: {error}")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nnmiss.availability import Present, modality_names
 from nnmiss.errors import NnmissError
+from nnmiss.inference.checked_build import check_weights
 from nnmiss.inference.checkpoints import read_checkpoint
 from nnmiss.inference.export import write_map
 from nnmiss.inference.intensities import check_invertible, restore_intensities
@@ -151,7 +152,7 @@ def _recovery_weights(predictor: MissingModalityPredictor, network: MissingModal
         raise NnmissError(f"--save_reconstructions {stage}: {file} not found; earlier stages: {stages}")
     checkpoint = read_checkpoint(file)
     weights = checkpoint["network_weights"] if stage else checkpoint.get("nnmiss", {}).get("state", {}).get("recovery")
-    if weights is None or weights.keys() != network.state_dict().keys():
+    if not isinstance(weights, dict) or weights.keys() != network.state_dict().keys():
         raise NnmissError(f"--save_reconstructions{' ' * bool(stage)}{stage}: {file} holds no recovery module")
-    predictor._check_weights(network, weights, file)
+    check_weights(network, weights, str(file))
     return weights

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-
-from nnmiss.evaluation.figures import save
 
 INCHES = 1.9  # a panel's width
 
@@ -36,6 +33,10 @@ def middle_slice(foreground: np.ndarray) -> int:
 
 def write_figure(rows: list[list[Panel]], foreground: np.ndarray, spacing: list[float], title: str, path: Path) -> None:
     """Draws rows of panels at the middle slice of `foreground` (slices, rows, columns) bool; written atomically."""
+    from matplotlib.figure import Figure  # here, because every prediction would wait for this package and scipy.stats
+
+    from nnmiss.evaluation.figures import save
+
     number = middle_slice(foreground)
     aspect = spacing[1] / spacing[2]
     columns, shape = max(map(len, rows)), foreground.shape

@@ -1,12 +1,12 @@
 """Writes availability.json: which modalities each training case has, and which files are blank."""
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from nnmiss.atomic_files import write_json
+from nnmiss.atomic_files import read_json, write_json
 from nnmiss.availability import Present
+from nnmiss.errors import NnmissError
 from nnmiss.preprocessing.raw_dataset import RawCase
 
 FILE_NAME = "availability.json"
@@ -34,17 +34,20 @@ def write_availability(folder: str | Path, modalities: list[str], cases: dict[st
 def read_table(folder: str | Path) -> dict | None:
     """The whole content of availability.json, or None when it is absent or not as `write_availability` leaves it."""
     try:
-        content = json.loads((Path(folder) / FILE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(Path(folder) / FILE_NAME)
+    except (OSError, NnmissError):
         return None
     keys = {"modalities", "cases", "blank", "blank_is_missing"}
-    return content if isinstance(content, dict) and keys <= content.keys() else None
+    if not isinstance(content, dict) or not keys <= content.keys():
+        return None
+    return content if isinstance(content["cases"], dict) and isinstance(content["blank"], dict) else None
 
 
 def why_outdated(folder: str | Path, modalities: list[str], cases: list[RawCase], blank_is_missing: bool) -> str | None:
     """None when fingerprint and availability.json describe the raw files as they are now, else the reason in words.
 
-    Files whose content changed are noticed by their time of modification.
+    Files whose content changed are noticed by their time of modification, and other files moved or copied into their place
+    with a time of their own (`mv`, `cp -p`, `rsync -t`) by the time at which their directory entry changed.
     """
     fingerprint = Path(folder) / "dataset_fingerprint.json"
     content = read_table(folder)
@@ -66,6 +69,7 @@ def why_outdated(folder: str | Path, modalities: list[str], cases: list[RawCase]
         if files != known:
             return f"channel files of case {case.name} appeared or disappeared"
         for file in [*case.files.values(), *([case.label] if case.label else [])]:
-            if os.path.getmtime(file) > made:
+            status = os.stat(file)
+            if max(status.st_mtime, status.st_ctime) > made:
                 return f"{file} changed"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -71,7 +72,7 @@ def _run_in_pool(function: Callable, arguments: dict[str, tuple], num_processes:
                  bar: tqdm, verbose: bool) -> None:
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_processes, mp_context=context, initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(num_processes, mp_context=context, initializer=_begin_worker)
     try:
         with interrupts_ignored():  # workers start here and inherit it; until then Ctrl-C would print their traces
             futures = {pool.submit(function, *args): case for case, args in arguments.items()}
@@ -89,6 +90,12 @@ def _run_in_pool(function: Callable, arguments: dict[str, tuple], num_processes:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; only the main process acts on it."""
+def _begin_worker() -> None:
+    """A worker leaves Ctrl-C, which reaches the whole process group, to the main process, and ends when that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # it would go on writing beside the next call's workers, and then wait for ever

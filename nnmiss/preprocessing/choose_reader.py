@@ -28,11 +28,16 @@ def choose_reader(dataset_json: dict, cases: list[RawCase]) -> type[BaseReaderWr
         raise NnmissError(f'dataset.json: nnU-Net cannot read "file_ending" {ending!r}. It reads {", ".join(endings)}')
     files = [f for case in cases for f in case.files.values()]
     whole = [f for f in files[: 10 * FILES_TRIED] if why_not_whole(f) is None]
+    readers, found = [r for r in LIST_OF_IO_CLASSES if ending in r.supported_file_endings], []
     for file in (whole or files)[:FILES_TRIED]:
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                return determine_reader_writer_from_dataset_json(dataset_json, file, verbose=False)
+                found.append(determine_reader_writer_from_dataset_json(dataset_json, file, verbose=False))
         except Exception:  # whatever a reader raises: the next file decides, and the bad one is named by read_case
             continue
+        if found[-1] not in readers[1:]:  # nnU-Net's first choice; a later one may be due to this file alone
+            return found[-1]
+    if found:
+        return min(found, key=readers.index)
     tried = ", ".join((whole or files)[:FILES_TRIED]) or "no image files were found"
     raise NnmissError(f"none of nnU-Net's readers for {ending} can open the images ({tried})")

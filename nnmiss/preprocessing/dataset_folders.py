@@ -1,8 +1,11 @@
 """Where a data set lies, and its dataset.json, checked."""
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnmiss.atomic_files import read_json
 from nnmiss.availability import is_classification, modality_names
 from nnmiss.errors import NnmissError, nearest_names
+from nnmiss.plain_names import require_ending, shown
+from nnmiss.preprocessing.plan_checks import READERS
 
 PURPOSES = {
     "nnUNet_raw": "the folder with the raw data sets, DatasetXXX_Name",
@@ -60,8 +65,12 @@ def label_manager(dataset_json: dict) -> LabelManager:
     """nnU-Net's LabelManager for dataset.json. Raises NnmissError when the labels break nnU-Net's rules."""
     try:
         manager = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-    except (AssertionError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+    except (AssertionError, RuntimeError, TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
         raise NnmissError(f'dataset.json: "labels" or "regions_class_order" break nnU-Net\'s rules: {error}') from None
+    order = dataset_json.get("regions_class_order")
+    if manager.has_regions and order is not None and not (
+            isinstance(order, list | tuple) and all(type(n) is int and 0 <= n < 2**16 for n in order)):
+        raise NnmissError(f'dataset.json: "regions_class_order" must be a list of label values, got {shown(order)}')
     known = _known(manager)
     if not np.all(np.ediff1d(known) == 1):
         raise NnmissError(f"dataset.json: label values must be consecutive (0, 1, 2, ...), got {known}")
@@ -110,7 +119,16 @@ def _object(path: Path) -> dict:
     content = read_json(path, "dataset.json")
     if not isinstance(content, dict):
         raise NnmissError(f"{path} must hold a JSON object with the keys {', '.join(REQUIRED_KEYS)}")
+    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_no_key_twice, path))
     return content
+
+
+def _no_key_twice(path: Path, pairs: list[tuple[str, object]]) -> dict:
+    """Of a key that stands twice, JSON's readers take the last in silence."""
+    twice = sorted(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+    if twice:
+        raise NnmissError(f"{path} has {', '.join(twice)} twice: remove one of the two")
+    return dict(pairs)
 
 
 def load_dataset_json(raw_dataset_folder: str | Path, kinds: tuple[str, ...] = (SEGMENTATION,)) -> dict:
@@ -140,11 +158,23 @@ def load_dataset_json(raw_dataset_folder: str | Path, kinds: tuple[str, ...] = (
     number, ending = content["numTraining"], content["file_ending"]
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise NnmissError(f'{path}: "numTraining" must be the number of training cases, got {number!r}')
-    if not isinstance(ending, str) or not ending.startswith("."):
-        raise NnmissError(f'{path}: "file_ending" must start with a dot, as ".nii.gz", got {ending!r}')
+    require_ending(ending, f'{path}: "file_ending"')
+    return check_description(content, str(path))
+
+
+def check_description(content: dict, where: str) -> dict:
+    """`content` of a segmentation dataset.json, raw or of a model, when its names, labels and ending can be used.
+
+    Raises NnmissError, beginning with `where`, when not.
+    """
     try:
         modality_names(content)
         label_manager(content)
     except NnmissError as error:
-        raise NnmissError(f"{path}: {str(error).removeprefix('dataset.json: ')}") from None
+        raise NnmissError(f"{where}: {str(error).removeprefix('dataset.json: ')}") from None
+    require_ending(content["file_ending"], f'{where}: "file_ending"')
+    reader = content.get("overwrite_image_reader_writer") or "None"
+    if reader not in ("None", *READERS):
+        raise NnmissError(f'{where}: "overwrite_image_reader_writer" is {shown(reader)}, expected one of '
+                          f'{", ".join(READERS)}')
     return content

@@ -88,9 +88,10 @@ class MissingModalityFingerprintExtractor(ExplicitCases, DatasetFingerprintExtra
         raise_problems(list(results.errors.values()), self.dataset_name)
         fingerprint = self._combine(list(results.done.values()), num_samples)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "dataset_fingerprint.json", json.dumps(fingerprint, sort_keys=True, indent=4))
+        (self.folder / "dataset_fingerprint.json").unlink(missing_ok=True)  # written last, and newer than what it is of
         write_availability(self.folder, self.modalities, {n: c.available for n, c in results.done.items()},
                            {n: c.blank for n, c in results.done.items()}, self.blank_is_missing)
+        write_text(self.folder / "dataset_fingerprint.json", json.dumps(fingerprint, sort_keys=True, indent=4))
         return json.loads(json.dumps(fingerprint))
 
     def _analyze(self, num_samples: int) -> CaseResults:

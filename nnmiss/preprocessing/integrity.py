@@ -36,7 +36,8 @@ def find_problems(cases: list[RawCase], dataset_json: dict) -> list[str]:
                             f"({', '.join(case.files.values())})")
     for channel, name in enumerate(modalities):
         if cases and not any(channel in case.files for case in cases):
-            problems.append(f"no training case has modality {name} (channel {channel}): take it out of channel_names")
+            problems.append(f"no training case has modality {name} (channel {channel}): take it out of "
+                            "channel_names in dataset.json")
     return problems
 
 

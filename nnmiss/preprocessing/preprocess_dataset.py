@@ -10,9 +10,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnmiss.atomic_files import read_json, replacing
 from nnmiss.availability import Present, modality_names, read_availability
 from nnmiss.errors import NnmissError, nearest_names
+from nnmiss.folder_lock import only_one
 from nnmiss.preprocessing.availability_table import read_table, why_outdated, write_availability
 from nnmiss.preprocessing.case_pool import run_on_cases
 from nnmiss.preprocessing.dataset_folders import find_dataset_name, load_dataset_json, require_folder
+from nnmiss.preprocessing.finished_cases import MADE_OF, keep_finished, made_of
+from nnmiss.preprocessing.plan_checks import check_plans
 from nnmiss.preprocessing.preprocessor import PARTIAL, MissingModalityPreprocessor
 from nnmiss.preprocessing.raw_dataset import RawCase, list_training_cases
 from nnmiss.preprocessing.stock_reuse import find_stock_arrays, link_stock_arrays
@@ -40,21 +43,29 @@ def choose_configurations(plans: dict, asked: list[str] | None, default: tuple[s
 
 def preprocess_configuration(dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str,
                              num_processes: int, preprocessor: MissingModalityPreprocessor | None = None,
-                             ) -> dict[str, str]:
-    """Preprocesses one configuration of a planned data set; stale output is removed first, as nnU-Net does.
+                             anew: bool = False) -> dict[str, str]:
+    """Preprocesses one configuration of a planned data set; what does not belong there any more is removed first.
 
-    Stock arrays that would come out the same are hard-linked. availability.json is brought up to date.
+    Cases that are whole and made of the same files and plan are kept, unless all are wanted `anew`. Stock arrays that would
+    come out the same are hard-linked. availability.json is brought up to date.
 
     Returns:
         Bad case -> why it failed. The other cases are done.
 
     Raises:
-        NnmissError: no such data set, plan or configuration; a killed worker.
+        NnmissError: no such data set, plan or configuration; a killed worker; another process preprocesses the data set.
     """
-    preprocessor = preprocessor or MissingModalityPreprocessor()
     name = find_dataset_name(dataset_name_or_id)
+    with only_one(require_folder("nnUNet_preprocessed") / name, f"plans or preprocesses {name}"):
+        return _preprocess(name, configuration_name, plans_identifier, num_processes,
+                           preprocessor or MissingModalityPreprocessor(), anew)
+
+
+def _preprocess(name: str, configuration_name: str, plans_identifier: str, num_processes: int,
+                preprocessor: MissingModalityPreprocessor, anew: bool) -> dict[str, str]:
     raw, folder = require_folder("nnUNet_raw") / name, require_folder("nnUNet_preprocessed") / name
     plans = read_json(folder / f"{plans_identifier}.json", "plan (nnmiss_plan_and_preprocess makes it)")
+    check_plans(plans, str(folder / f"{plans_identifier}.json"))
     choose_configurations(plans, [configuration_name], ())
     plans_manager = PlansManager(plans)
     configuration = plans_manager.get_configuration(configuration_name)
@@ -63,22 +74,29 @@ def preprocess_configuration(dataset_name_or_id: int | str, configuration_name: 
     blank_is_missing = bool(configuration.configuration.get("nnmiss", {}).get("blank_is_missing", False))
     output = folder / configuration.data_identifier
     available = _known_availability(folder, dataset_json, cases, blank_is_missing)
-    stock = find_stock_arrays(folder, plans, configuration.configuration, cases, available, raw / "dataset.json")
-    if output.is_dir():
-        shutil.rmtree(output)
-    output.mkdir(parents=True)
-    if stock is not None and stock != output and link_stock_arrays(stock, output, cases):
-        print(f"{configuration_name}: hard-linked {len(cases)} cases that nnU-Net preprocessed already, from {stock}")
-        return {}
+    made = {case.name: made_of(case, plans, configuration.configuration, dataset_json, blank_is_missing) for case in cases}
+    shutil.rmtree(output / PARTIAL, ignore_errors=True)
+    kept = keep_finished(output, {} if anew else made)
+    output.mkdir(parents=True, exist_ok=True)
+    if kept:
+        print(f"{configuration_name}: kept {len(kept)} of {len(cases)} cases, which were preprocessed before from the same "
+              "files and plan (--clean preprocesses them anew)")
+    stock = None if kept else find_stock_arrays(folder, plans, configuration.configuration, cases, available,
+                                                raw / "dataset.json")
+    if stock is not None and stock != output:
+        if link_stock_arrays(stock, output, cases, made):
+            print(f"{configuration_name}: hard-linked {len(cases)} cases that nnU-Net preprocessed already, from {stock}")
+            return {}
+        keep_finished(output, {})
     common = (str(output), plans_manager, configuration, dataset_json, blank_is_missing, bool(available))
-    arguments = {case.name: (case, *common) for case in cases}
+    arguments = {case.name: (case, *common, {MADE_OF: made[case.name]}) for case in cases if case.name not in kept}
     try:
         results = run_on_cases(preprocessor.save_raw_case, arguments, num_processes,
                                f"Preprocessing {configuration_name}", preprocessor.show_progress_bar,
                                preprocessor.verbose)
     finally:
         shutil.rmtree(output / PARTIAL, ignore_errors=True)
-    _update_availability(folder, modality_names(dataset_json), results.done, blank_is_missing)
+    _update_availability(folder, modality_names(dataset_json), {**kept, **results.done}, blank_is_missing)
     return results.errors
 
 

@@ -1,22 +1,27 @@
 """nnU-Net's preprocessor for a case with holes: the available channels as nnU-Net would, the absent ones exactly zero."""
 from __future__ import annotations
 
+import math
 import os
 from functools import lru_cache
 from pathlib import Path
 
+import blosc2
 import numpy as np
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnmiss.atomic_files import naming_full_disk
 from nnmiss.availability import Present, modality_names
 from nnmiss.errors import NnmissError
 from nnmiss.preprocessing.dataset_folders import known_labels
+from nnmiss.preprocessing.finished_cases import BLANK
 from nnmiss.preprocessing.raw_dataset import RawCase
 from nnmiss.preprocessing.read_case import CaseImages, read_case, read_label
 
 Preprocessed = tuple[np.ndarray, np.ndarray, dict]  # data (M, *spatial) float32, seg (1, *spatial), properties
+LARGEST_GROWTH = 500  # in number of voxels; slices of 10 mm resampled to 0.5 mm, and half a mm in plane, make it 80
 PARTIAL = ".partial"  # sub-folder for files that are not whole yet; nnU-Net lists files only
 
 
@@ -33,6 +38,22 @@ def restrict_managers(available: Present, plans_manager: PlansManager, configura
     for key in ("normalization_schemes", "use_mask_for_norm"):
         configuration[key] = [configuration[key][c] for c in kept]
     return PlansManager(plans), ConfigurationManager(configuration)
+
+
+def check_resampling(case: str, images: CaseImages, plans_manager: PlansManager,
+                     configuration_manager: ConfigurationManager) -> None:
+    """Raises NnmissError for a case of unbelievable voxel size: resampled it would be nothing, or enormous."""
+    if configuration_manager.configuration.get("resampling_fn_data") == "no_resampling_hack":
+        return
+    spacing = [float(images.properties["spacing"][i]) for i in plans_manager.transpose_forward]
+    shape = [images.data.shape[1 + i] for i in plans_manager.transpose_forward]
+    target = list(configuration_manager.spacing)
+    target = [*spacing[: len(spacing) - len(target)], *target]  # 2d leaves the slices where they are
+    resampled = [round(n * own / wanted) for n, own, wanted in zip(shape, spacing, target)]
+    if min(resampled) < 1 or math.prod(resampled) > LARGEST_GROWTH * math.prod(shape):
+        own, wanted, before, after = (" x ".join(f"{v:g}" for v in vs) for vs in (spacing, target, shape, resampled))
+        raise NnmissError(f"case {case}: its voxels of {own} mm are not believable beside the plan's of {wanted} mm "
+                          f"({before} voxels would become {after}): is the unit in the header not mm? Correct its files")
 
 
 class MissingModalityPreprocessor(DefaultPreprocessor):
@@ -80,16 +101,19 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         seg = None
         if case.label is not None:
             seg = read_label(case, reader_class, images, known_labels(dataset_json), checked=checked)
+        check_resampling(case.name, images, plans_manager, configuration_manager)
         arrays = self.run_arrays(images.data, seg, images.available, images.properties, plans_manager,
                                  configuration_manager, dataset_json)
         return arrays, images
 
     def save_raw_case(self, case: RawCase, folder: str, plans_manager: PlansManager,
                       configuration_manager: ConfigurationManager, dataset_json: dict,
-                      blank_is_missing: bool = False, checked: bool = False) -> tuple[Present, list[str]]:
+                      blank_is_missing: bool = False, checked: bool = False,
+                      notes: dict | None = None) -> tuple[Present, list[str]]:
         """Preprocesses one training case into `folder`, in nnU-Net's files; it is listed only once it is whole.
 
-        `checked`: the fingerprint read these files before and they did not change (see read_case).
+        `checked`: the fingerprint read these files before and they did not change (see read_case). `notes`: what else is
+        kept in the case's properties.
 
         Returns:
             Which modalities the case has, and the names of its blank ones.
@@ -98,15 +122,17 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
             raise NnmissError(f"case {case.name} has no label file: a training case needs one")
         (data, seg, properties), images = self.run_raw_case(case, plans_manager, configuration_manager, dataset_json,
                                                             blank_is_missing, checked)
+        properties.update({**(notes or {}), BLANK: images.blank})
         seg = seg.astype(np.int16, copy=False)
         partial = os.path.join(folder, PARTIAL)
         os.makedirs(partial, exist_ok=True)
         patch_size = tuple(configuration_manager.patch_size)
         blocks, chunks = comp_blosc2_params(data.shape, patch_size, data.itemsize)
         blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch_size, seg.itemsize)
-        nnUNetDatasetBlosc2.save_case(data, seg, properties, os.path.join(partial, case.name), chunks=chunks,
-                                      blocks=blocks, chunks_seg=chunks_seg, blocks_seg=blocks_seg)
-        publish_case(Path(partial), Path(folder), case.name)
+        with naming_full_disk(os.path.join(folder, f"{case.name}.b2nd")):
+            nnUNetDatasetBlosc2.save_case(data, seg, properties, os.path.join(partial, case.name), chunks=chunks,
+                                          blocks=blocks, chunks_seg=chunks_seg, blocks_seg=blocks_seg)
+            publish_case(Path(partial), Path(folder), case.name)
         return images.available, images.blank
 
     def run(self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str,
@@ -123,8 +149,17 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
 
 
 def publish_case(partial: Path, folder: Path, name: str) -> None:
-    """Moves a finished case into place; last the file by which nnU-Net lists cases."""
-    for ending in ("_seg.b2nd", ".pkl", ".b2nd"):
+    """Moves a finished case into place; last the file by which nnU-Net lists cases.
+
+    Raises OSError and RuntimeError where the files that were written are not whole, as on a full disk.
+    """
+    endings = ("_seg.b2nd", ".pkl", ".b2nd")
+    for file in (partial / f"{name}{ending}" for ending in endings):
+        with open(file, "rb") as written:  # on the disk before the names are: a power cut leaves whole cases only
+            os.fsync(written.fileno())
+        if file.suffix == ".b2nd":
+            blosc2.open(urlpath=str(file), mode="r")
+    for ending in endings:
         os.replace(partial / f"{name}{ending}", folder / f"{name}{ending}")
 
 

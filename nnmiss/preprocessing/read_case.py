@@ -12,7 +12,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnmiss.availability import Present
 from nnmiss.errors import NnmissError
 from nnmiss.preprocessing.raw_dataset import RawCase
-from nnmiss.preprocessing.voxel_grid import grid_difference, voxel_grid
+from nnmiss.preprocessing.voxel_grid import grid_difference, voxel_grid, why_no_grid
 from nnmiss.preprocessing.whole_file import count_non_finite, why_not_whole
 
 
@@ -33,7 +33,9 @@ def reason_of(error: Exception) -> str:
 
 
 def check_channels(case: RawCase, modalities: list[str]) -> None:
-    """Raises NnmissError for a case without any channel file, or with one beyond `modalities`."""
+    """Raises NnmissError for a case with misnamed files, without any channel file, or with one beyond `modalities`."""
+    if case.problems:
+        raise NnmissError("; ".join(case.problems) + ": rename or remove it")
     if not case.files:
         raise NnmissError(f"case {case.name} has no channel file at all: add at least one of "
                           f"{', '.join(modalities)}, or remove the case" + (f" ({case.label})" if case.label else ""))
@@ -46,12 +48,13 @@ def check_channels(case: RawCase, modalities: list[str]) -> None:
 def _read(case: RawCase, what: str, file: str, read: Callable, thorough: bool,
           checked: bool) -> tuple[np.ndarray, dict]:
     """Reads one file (1, *spatial) with nnU-Net's reader; every failure is a NnmissError naming case and file."""
-    if not os.path.isfile(file):
+    if not os.path.lexists(file):
         raise NnmissError(f"case {case.name}: {what} file {file} not found")
-    reason = why_not_whole(file, thorough)
+    reason = why_not_whole(file, thorough or not checked)
     if reason is None:
         try:
             array, properties = read(file)
+            reason = why_no_grid(voxel_grid(properties, array.shape[1:]))
         except Exception as error:  # readers raise whatever their libraries do
             reason = reason_of(error)
     if reason is not None:
@@ -75,9 +78,9 @@ def read_case(case: RawCase, modalities: list[str], reader_class: type[BaseReade
         modalities: all channel names of the data set, in channel order.
         reader_class: nnU-Net's reader for the data set.
         blank_is_missing: treat a channel that is all zero or constant as absent.
-        thorough: also verify checksums of compressed files.
-        checked: the files are known to hold no NaN or Inf: spares the second reading of NIfTI files of floating point
-            numbers, in which ITK hides them (0.14 s for 240x240x155).
+        thorough: verify checksums of compressed files even when they were `checked`.
+        checked: the files are known to be whole and to hold no NaN or Inf. Spares a second unpacking of .nii.gz (ITK does
+            not look at the checksum) and a second reading of floating point numbers (ITK hides NaN and Inf in them).
 
     Raises:
         NnmissError: no channel at all; a channel index beyond `modalities`; an unreadable or truncated file; shapes or

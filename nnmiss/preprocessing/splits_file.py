@@ -23,7 +23,8 @@ def read_splits(path: str | Path, cases: list[str]) -> Splits:
     content = read_json(path, "splits file")
     sides = ("train", "val")
     if not isinstance(content, list) or not content or not all(
-            isinstance(fold, dict) and all(isinstance(fold.get(s), list) for s in sides) for fold in content):
+            isinstance(fold, dict) and all(isinstance(fold.get(s), list) for s in sides) for fold in content) or not all(
+            isinstance(case, str | int) for fold in content for s in sides for case in fold[s]):
         raise NnmissError(f'{path} must hold a list with one {{"train": [...], "val": [...]}} per fold')
     problems = []
     for number, fold in enumerate(content):

@@ -11,13 +11,10 @@ import blosc2
 from nnmiss.atomic_files import read_json, replacing
 from nnmiss.availability import Present
 from nnmiss.errors import NnmissError
+from nnmiss.preprocessing.finished_cases import CONFIGURATION_KEYS, MADE_OF, PLAN_KEYS
+from nnmiss.preprocessing.plan_checks import check_plans
 from nnmiss.preprocessing.preprocessor import PARTIAL, publish_case
 from nnmiss.preprocessing.raw_dataset import RawCase
-
-PLAN_KEYS = ("image_reader_writer", "transpose_forward", "foreground_intensity_properties_per_channel")
-CONFIGURATION_KEYS = ("preprocessor_name", "patch_size", "spacing", "normalization_schemes", "use_mask_for_norm",
-                      "resampling_fn_data", "resampling_fn_data_kwargs", "resampling_fn_seg",
-                      "resampling_fn_seg_kwargs")  # patch_size: the files' chunks are cut for it
 
 
 def find_stock_arrays(preprocessed_folder: Path, plans: dict, configuration: dict, cases: list[RawCase],
@@ -31,7 +28,7 @@ def find_stock_arrays(preprocessed_folder: Path, plans: dict, configuration: dic
         return None
     for plan_file in sorted(preprocessed_folder.glob("nnUNet*.json")):
         try:
-            stock = read_json(plan_file, "plan")
+            stock = check_plans(read_json(plan_file, "plan"), str(plan_file))
             if any(stock[key] != plans[key] for key in PLAN_KEYS):
                 continue
             candidates = list(stock["configurations"].values())
@@ -60,10 +57,11 @@ def _is_whole_and_newer(folder: Path, case: RawCase, newest_rule: float, num_cha
     return len(shape) == 4 and shape[0] == num_channels and seg_shape[1:] == shape[1:]
 
 
-def link_stock_arrays(source: Path, target: Path, cases: list[RawCase]) -> bool:
+def link_stock_arrays(source: Path, target: Path, cases: list[RawCase], made: dict[str, str] | None = None) -> bool:
     """Links every case of `source` into the empty folder `target`; False where the file system has no hard links.
 
-    The arrays are linked; the small properties file is written anew with the key "nnmiss_available".
+    The arrays are linked; the small properties file is written anew with the key "nnmiss_available" and what each case is
+    `made` of (see nnmiss.preprocessing.finished_cases).
     """
     partial = target / PARTIAL
     partial.mkdir(parents=True, exist_ok=True)
@@ -73,7 +71,7 @@ def link_stock_arrays(source: Path, target: Path, cases: list[RawCase]) -> bool:
                 os.link(source / f"{case.name}{ending}", partial / f"{case.name}{ending}")
             with open(source / f"{case.name}.pkl", "rb") as file:
                 properties = pickle.load(file)  # the user's own file, as nnU-Net's training reads it
-            properties["nnmiss_available"] = [True] * len(case.files)
+            properties.update({"nnmiss_available": [True] * len(case.files), MADE_OF: (made or {}).get(case.name)})
             with replacing(partial / f"{case.name}.pkl") as temporary, open(temporary, "wb") as file:
                 pickle.dump(properties, file)
             publish_case(partial, target, case.name)

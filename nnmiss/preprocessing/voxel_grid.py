@@ -7,6 +7,8 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+FOUR_AXES = "it has {axes} axes, expected three: one file per channel"
+SMALLEST_VOLUME = 1e-3  # of a voxel against its edges' product
 TOLERANCE_VOXELS = 0.1  # of the smallest spacing: far above rounding in headers, far below a visible shift
 
 
@@ -54,9 +56,21 @@ def itk_grid(file: str) -> VoxelGrid:
     reader.ReadImageInformation()
     shape = reader.GetSize()[::-1]
     if len(shape) > 3:
-        raise RuntimeError(f"it has {len(shape)} axes, expected three: one file per channel")
+        raise RuntimeError(FOUR_AXES.format(axes=len(shape)))
     properties = {"spacing": reader.GetSpacing(), "origin": reader.GetOrigin(), "direction": reader.GetDirection()}
     return voxel_grid({"sitk_stuff": properties}, shape if len(shape) > 2 else (1, *shape))
+
+
+def why_no_grid(grid: VoxelGrid) -> str | None:
+    """None when voxels lie at definite places, on three axes at most, else the reason in words."""
+    if len(grid.origin_mm) > 3:
+        return FOUR_AXES.format(axes=len(grid.origin_mm))
+    spacing = np.array(grid.spacing_mm)
+    if not (np.isfinite(grid.axes_mm).all() and np.isfinite(grid.origin_mm).all()):
+        return "its header's affine holds NaN or Inf"
+    if not (spacing > 0).all() or abs(np.linalg.det(grid.axes_mm / spacing)) < SMALLEST_VOLUME:
+        return f"its header's affine gives voxels no volume (spacing {_numbers(spacing)} mm)"
+    return None
 
 
 def grid_difference(first: VoxelGrid, second: VoxelGrid, names: tuple[str, str] | None = None) -> str | None:

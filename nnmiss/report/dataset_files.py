@@ -187,7 +187,7 @@ def _some_records(pred: Path) -> list[dict[str, Any]]:
     """A CASE.json of each folder of predictions, enough to know the model."""
     folders = [pred, *sorted(p for p in pred.iterdir() if p.is_dir())]
     other = {"dataset.json", "plans.json", "summary.json", "predict_from_raw_data_args.json", "manifest.json"}
-    firsts = [next((p for p in sorted(folder.glob("*.json")) if p.name not in other), None) for folder in folders]
+    firsts = [next((p for p in sorted(folder.glob("[!.]*.json")) if p.name not in other), None) for folder in folders]
     return [_object(path) for path in firsts if path]
 
 

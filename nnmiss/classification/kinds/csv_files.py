@@ -3,11 +3,19 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import math
 import os
 from pathlib import Path
+from typing import BinaryIO
+
+import torch
 
 from nnmiss.errors import NnmissError
+from nnmiss.inference.memory import free_bytes
+
+LITTLE, LARGEST = 2**26, 2**30  # bytes of text that are read whatever is free, and at most
+BYTES_PER_BYTE = 8  # of memory, of text in cells
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})  # of cells, without regard to case and spaces
 
@@ -45,7 +53,7 @@ def _csv(path: str | os.PathLike) -> list[tuple[int, list[str]]]:
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         opener = gzip.open if packed else open
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        with opener(path, "rb") as raw, io.TextIOWrapper(io.BufferedReader(_Bounded(raw)), "utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader
                     if len(cells) > 1 or "".join(cells).strip()]
@@ -56,6 +64,26 @@ def _csv(path: str | os.PathLike) -> list[tuple[int, list[str]]]:
                           "by commas") from None
     except Exception as error:  # zlib's errors have no common base
         raise NnmissError(f"{path} cannot be unpacked ({error}): it is damaged") from None
+
+
+class _Bounded(io.RawIOBase):
+    """A file that raises ValueError where it is longer, unpacked, than this machine can hold as cells, or not text."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.left = file, max(LITTLE, min(LARGEST, free_bytes(torch.device("cpu")) // BYTES_PER_BYTE))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        content = self.file.read(len(buffer))
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError("unpacked it is larger than any table that can be read here")
+        if b"\0" in content:
+            raise ValueError("it holds NUL bytes")
+        buffer[:len(content)] = content
+        return len(content)
 
 
 def _parquet(path: str | os.PathLike) -> list[tuple[int, list[str]]]:

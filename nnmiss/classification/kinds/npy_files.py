@@ -1,10 +1,12 @@
 """Arrays from .npy files, and the check that they hold finite numbers."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
+from nnmiss.array_files import check_size
 from nnmiss.errors import NnmissError
 
 
@@ -12,6 +14,7 @@ def read_npy(path: str | Path) -> np.ndarray:
     """The array of a .npy file. Raises NnmissError when it is absent, damaged, another format or holds Python objects."""
     try:
         with open(path, "rb") as file:
+            check_size(file, os.path.getsize(path))
             return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise NnmissError(f"{path} does not exist") from None

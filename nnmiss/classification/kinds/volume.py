@@ -12,6 +12,7 @@ from nnmiss.classification.kinds.encoder_rules import volume_encoder
 from nnmiss.classification.kinds.npy_files import numbers, read_npy
 from nnmiss.classification.kinds.spec_checks import one_of, sizes
 from nnmiss.errors import NnmissError
+from nnmiss.nifti_header import require_sound_header
 
 
 class VolumeKind(Kind):
@@ -67,6 +68,7 @@ def read_nifti(path: str | Path) -> np.ndarray:
     """The voxels of a NIfTI, axes (z, y, x) of the nearest RAS orientation. Raises NnmissError when it cannot be read."""
     import nibabel
 
+    require_sound_header(path)
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
         array = np.asarray(image.dataobj)

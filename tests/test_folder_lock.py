@@ -1,0 +1,155 @@
+"""One process at a time in a folder, temporary files of killed processes, and files that are published together."""
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from nnmiss.atomic_files import remove_leftovers, replacing, replacing_together, write_text
+from nnmiss.errors import NnmissError
+from nnmiss.folder_lock import NAME, only_one
+
+
+def holder(folder: Path, shared: str | None = None, orphan: bool = False) -> int:
+    """A child that holds the lock until it is killed; with `orphan` it has a child of its own, which stays."""
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with only_one(folder, "trains fold 0", shared):
+            if orphan and os.fork() == 0:
+                os.write(tell, f"{os.getpid()}\n".encode())
+                time.sleep(60)
+                os._exit(0)
+            if not orphan:
+                os.write(tell, b"0\n")
+            time.sleep(60)
+        os._exit(0)
+    grandchild = int(os.read(ready, 20))
+    if grandchild:
+        orphans.append(grandchild)
+    return child
+
+
+orphans: list[int] = []
+
+
+def end(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_a_second_process_is_told_who_works_there(tmp_path):
+    child = holder(tmp_path)
+    with pytest.raises(NnmissError, match=rf"process {child} on .+ trains fold 0, since"), only_one(tmp_path, "trains"):
+        pass
+    end(child)
+    with only_one(tmp_path, "trains"), only_one(tmp_path, "validates"):  # free at once, and open to the same process
+        assert (tmp_path / NAME).is_file()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_loading_processes_of_a_killed_training_do_not_hold_its_lock(tmp_path):
+    child = holder(tmp_path, orphan=True)
+    with pytest.raises(NnmissError), only_one(tmp_path, "trains"):
+        pass
+    end(child)
+    with only_one(tmp_path, "trains"):
+        pass
+    os.kill(orphans.pop(), signal.SIGKILL)
+
+
+def test_those_that_do_the_same_may_work_together(tmp_path):
+    child = holder(tmp_path, shared="model a")
+    with only_one(tmp_path, "predicts", shared="model a"):
+        pass
+    with pytest.raises(NnmissError, match="trains fold 0"), only_one(tmp_path, "predicts", shared="model b"):
+        pass
+    with pytest.raises(NnmissError, match="trains fold 0"), only_one(tmp_path, "trains"):
+        pass
+    end(child)
+    with only_one(tmp_path, "predicts", shared="model b"):
+        pass
+
+
+def test_who_signs_a_shared_lock_has_it_alone_only_for_a_moment(tmp_path):
+    file = tmp_path / NAME
+    file.write_text('{"shared": "model a"}')
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with open(file, "r+") as opened:
+            fcntl.lockf(opened, fcntl.LOCK_EX)
+            os.write(tell, b"0")
+            time.sleep(0.3)
+            fcntl.lockf(opened, fcntl.LOCK_SH)
+            time.sleep(60)
+    os.read(ready, 1)
+    with only_one(tmp_path, "predicts", shared="model a"):
+        pass
+    end(child)
+
+
+def test_what_another_user_left_can_be_taken_over(tmp_path):
+    mask = os.umask(0o077)
+    try:
+        with only_one(tmp_path, "trains"):
+            assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(mask)
+
+
+def test_without_locks_of_the_file_system_the_named_process_decides(tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(37, "No locks available")
+
+    child = holder(tmp_path)
+    monkeypatch.setattr("nnmiss.folder_lock.fcntl.lockf", no_locks)
+    with pytest.raises(NnmissError, match=f"process {child}"), only_one(tmp_path, "trains"):
+        pass
+    end(child)
+    with only_one(tmp_path, "trains"):
+        pass
+
+
+def test_leftovers_of_ended_processes_go_and_those_of_others_stay(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with replacing(tmp_path / "checkpoint.pth") as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with replacing(tmp_path / "mine.nii.gz") as temporary:
+        temporary.write_bytes(b"x")
+        (tmp_path / ".case.17-00000000.tmp.json").write_text("of another machine")
+        (tmp_path / ".user_file.json").write_text("{}")
+        assert len(list(tmp_path.iterdir())) == 4
+        remove_leftovers(tmp_path)
+        assert {file.name for file in tmp_path.iterdir()} == {temporary.name, ".case.17-00000000.tmp.json",
+                                                              ".user_file.json"}
+    remove_leftovers(tmp_path, nobody_writes=True)
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.nii.gz", ".user_file.json"}
+
+
+def test_files_are_published_together_or_not_at_all(tmp_path):
+    def write(text: str, fail: bool = False) -> None:
+        with replacing_together(tmp_path, "case.nii.gz", ("case.npz",)) as inside:
+            write_text(inside / "case.json", text)
+            (inside / "uncertainty").mkdir()
+            write_text(inside / "uncertainty" / "case.nii.gz", text)
+            if fail:
+                raise OSError(28, "No space left on device")
+            write_text(inside / "case.nii.gz", text)
+
+    write("one")
+    (tmp_path / "case.npz").write_text("one")
+    with pytest.raises(OSError, match=r"case\.nii\.gz could not be written"):
+        write("two", fail=True)
+    files = ("case.json", "case.nii.gz", "uncertainty/case.nii.gz")
+    assert [(tmp_path / name).read_text() for name in (*files, "case.npz")] == ["one"] * 4
+    write("two")
+    assert [(tmp_path / name).read_text() for name in files] == ["two"] * 3
+    assert {file.name for file in tmp_path.iterdir()} == {"case.json", "case.nii.gz", "uncertainty"}

@@ -1,0 +1,67 @@
+"""Training that SIGKILL ends anywhere goes on to the weights, to the last bit, of a run that nobody disturbed."""
+from __future__ import annotations
+
+import random
+import shutil
+
+import pytest
+from killed_runs import differences, in_child
+from tiny_dataset import DATASET, PLANS, fold_folder
+
+from nnmiss.cli import train
+from nnmiss.inference.checkpoints import read_checkpoint
+from nnmiss.trainers import method_class
+
+# method -> epochs over all its stages
+METHODS = {"metakd": 4, "lckd": 4, "all_stage": 5, "simmlm": 6, "modality_dropout": 3}
+SHORT = ["--set", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "validation_mirroring=false"]
+TIMES = ("epoch_start_timestamps", "epoch_end_timestamps")
+
+
+def command(method: str, *arguments: str):
+    """The training of a method as a function without arguments."""
+    return lambda: train.run(["801", method, "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", "--no_val",
+                              *SHORT, f"num_epochs={METHODS[method]}", *arguments])
+
+
+def result(tiny, method: str) -> dict:
+    """Everything that a finished run keeps, but times: checkpoints by name, and the method's tables."""
+    fold = fold_folder(tiny, method_class(method).__name__)
+    kept = {}
+    for file in sorted(fold.rglob("checkpoint_*.pth")):
+        checkpoint = read_checkpoint(file)
+        for name in TIMES:
+            del checkpoint["logging"][name]
+        kept[str(file.relative_to(fold))] = checkpoint
+    return {**kept, **{file.name: file.read_text() for file in sorted(fold.glob("*.csv"))}}
+
+
+def kill_and_compare(tiny, method: str, points: int, seed: int, iterations: int = 2) -> None:
+    """One run to compare with, then one that is killed at `points` random moments, one after the other, and resumed."""
+    run = command(method, f"num_iterations_per_epoch={iterations}")
+    whole = in_child(run, tiny)
+    assert whole.code == 0, whole.printed
+    expected = result(tiny, method)
+    assert "checkpoint_final.pth" in expected and "checkpoint_latest.pth" not in expected
+    for moment in random.Random(f"{method} {seed}").sample(range(1, whole.events + 1), points):
+        shutil.rmtree(tiny / "nnUNet_results" / DATASET)
+        killed = in_child(run, tiny, kill_at=moment)
+        assert killed.code == -9, (moment, killed.printed)
+        resumed = in_child(run, tiny)
+        assert resumed.code == 0, (moment, resumed.printed)
+        assert not differences(result(tiny, method), expected), (moment, killed.printed)
+        assert not [file for file in (tiny / "nnUNet_results").rglob(".*") if file.is_file()], moment
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_training_resumes_to_the_same_bits(tiny, method, monkeypatch):
+    """Without figures, which take most of the time of so short a run; the slow test has them."""
+    monkeypatch.setattr("nnmiss.trainers.progress.ProgressLogger.plot_progress_png", lambda self, folder: None)
+    monkeypatch.setattr("nnmiss.trainers.progress._draw_table", lambda frame, name, path: None)
+    kill_and_compare(tiny, method, points=1, seed=1, iterations=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_fifty_killed_trainings_resume_to_the_same_bits(tiny, method):
+    kill_and_compare(tiny, method, points=10, seed=2)
