@@ -65,8 +65,8 @@ def warn_of_silence(subsets: list[str], weight_decay: float) -> None:
     """Says with which subsets nothing is told apart, and what to try."""
     if subsets:
         print(f"warning: with {shortened(subsets, 5)} alone the network gives every sample the same answer. Either "
-              f"weight_decay (here {weight_decay:g}) took away what it had learned, or distillation made its features equal: "
-              "try a smaller weight_decay or alpha")
+              f"weight_decay (here {weight_decay:g}) took away what it had learned, or distillation made its features "
+              "equal: try a smaller weight_decay or alpha")
 
 
 def headline(results, trainer) -> str:
