@@ -145,7 +145,8 @@ def make_steps(args: argparse.Namespace, plan: ConfigurationManager, **how) -> l
             network = SharedEncoderUNet(build_unet(plan, 1, HEADS, True, width), M, activation_checkpointing=checkpointing)
             steps.append(Step(f"metakd, width {width}{', checkpointing' * checkpointing}", network, device, every, True,
                               **how))
-    return [step for step in steps if any(name in step.name for name in args.only)]
+    return [step for step in steps if any(name in step.name for name in args.only)
+            and not any(name in step.name for name in args.skip)]
 
 
 def figures_of(step: Step, args: argparse.Namespace, x, target, times: dict[int, float]) -> tuple[float, ...]:
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--width", type=float, nargs="+", help="default: 1 and the plan's")
     parser.add_argument("--only", nargs="+", default=[""], help="parts of names of steps; the first is 1.00x")
+    parser.add_argument("--skip", nargs="+", default=[], help="parts of names of steps that are left out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clock", choices=CLOCKS, default="cpu")
     parser.add_argument("-device", "--device", default="cpu")

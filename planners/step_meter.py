@@ -52,7 +52,7 @@ class StepMeter(TorchDispatchMode):
         self.live -= size
 
 
-_RESULTS: dict[tuple, list[tuple]] = {}  # what functions of meta tensors make: shape, stride, type
+_RESULTS: dict[tuple, tuple] = {}  # (function, what it is given): its results as (shape, stride, type), and their form
 
 
 def _without_computing(function, args: tuple, kwargs: dict):
@@ -66,6 +66,7 @@ def _without_computing(function, args: tuple, kwargs: dict):
     if not any(isinstance(leaf, Tensor) for leaf in leaves) or any(
             isinstance(leaf, Tensor) and leaf.device.type != "meta" for leaf in leaves):
         return function(*args, **kwargs)
+    # what a function is called with, apart from contents, which meta tensors lack
     key = (function, form, *((tuple(x.shape), x.stride(), x.dtype) if isinstance(x, Tensor) else (type(x), x)
                              for x in leaves))
     if key not in _RESULTS:

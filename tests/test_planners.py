@@ -84,7 +84,8 @@ def test_operations_are_those_of_the_networks_convolutions(dim, residual):
         assert steps.packed_forward(0.5, shown).flops == shown * (encoder + one_map) + mixing + decoder
 
 
-@pytest.mark.parametrize(("num_modalities", "residual"), [(2, False), (3, True)])
+@pytest.mark.parametrize(("num_modalities", "residual"), [
+    (2, False), pytest.param(3, True, marks=pytest.mark.slow)])
 def test_width_is_the_largest_that_costs_no_more_than_stock(num_modalities, residual):
     c = configuration(residual=residual)
     block = cost_block(c, num_modalities, 3)
@@ -116,8 +117,9 @@ def test_width_is_the_largest_that_costs_no_more_than_stock(num_modalities, resi
 
 
 MEMORY = [  # dim, residual, modalities, checkpointing, passes
-    (3, False, 2, False, 1), (3, False, 4, True, 1), (3, True, 5, False, 1), (3, True, 3, True, 2),
-    (2, False, 5, False, 2), (2, False, 3, True, 1), (2, True, 2, False, 1), (2, True, 4, True, 1)]
+    (3, False, 2, False, 1), (3, False, 4, True, 1), (3, True, 5, False, 1), (2, False, 5, False, 2),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        (3, True, 3, True, 2), (2, False, 3, True, 1), (2, True, 2, False, 1), (2, True, 4, True, 1)))]
 
 
 @pytest.mark.parametrize(("dim", "residual", "m", "checkpointing", "passes"), MEMORY)
@@ -144,7 +146,7 @@ def check_memory(c, m, checkpointing, passes):
 
 
 PLANNED = [  # dim, residual, modalities
-    (3, False, 4), (2, True, 3)]
+    (3, False, 4), pytest.param(2, True, 3, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("dim", "residual", "m"), PLANNED)
@@ -275,8 +277,9 @@ def without_names(plans):
     return plans
 
 
-@pytest.mark.parametrize(("ours", "stock"), [(nnMissPlanner, ExperimentPlanner),
-                                             (nnMissPlannerResEncM, nnUNetPlannerResEncM)])
+@pytest.mark.parametrize(("ours", "stock"), [
+    (nnMissPlanner, ExperimentPlanner),
+    pytest.param(nnMissPlannerResEncM, nnUNetPlannerResEncM, marks=pytest.mark.slow)])
 def test_plan_is_stocks_plus_the_block(dataset, monkeypatch, ours, stock, capsys):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")  # stock dies with it
     plans = ours(NAME, gpu_memory_target_in_gb=0.4).plan_experiment()
