@@ -30,11 +30,12 @@ def preprocess(anew: bool = False) -> dict[str, str]:
     return preprocess_configuration(DATASET, "2d", PLANS, 1, anew=anew)
 
 
-def stamps(folder: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_ino for file in folder.iterdir()}
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Both, as a new file may have the number of one that was removed."""
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.iterdir()}
 
 
-def redone(before: dict[str, int], after: dict[str, int]) -> set[str]:
+def redone(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:
     assert before.keys() == after.keys()
     return {name.split(".")[0].removesuffix("_seg") for name in before if before[name] != after[name]}
 

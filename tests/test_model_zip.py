@@ -131,6 +131,7 @@ def test_an_installed_model_predicts_as_the_one_that_was_exported(tiny, tmp_path
     latest = tmp_path / "elsewhere" / fold_folder(tiny).relative_to(tiny / "nnUNet_results") / "checkpoint_final.pth"
     shutil.copy(latest, fold_folder(tiny) / "checkpoint_latest.pth")
     (fold_folder(tiny) / "checkpoint_final.pth").unlink()
+    monkeypatch.setenv("nnUNet_results", str(tiny / "nnUNet_results"))
     with pytest.raises(NnmissError, match="for prediction only"):
         train.run(run)
 
