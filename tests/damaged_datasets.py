@@ -57,9 +57,9 @@ TABLE: dict[str, Damage] = {
         copy_of_another_case=(WARNING, ON_TWINS), copy_packed_anew=WARNING),
     **_table(
         images, complex_numbers=MESSAGE, colours=MESSAGE, other_kind_same_values=SAME, big_endian=SAME, scaled_storage=SAME,
-        odd_scaling=EITHER, one_bit_numbers=MESSAGE, eight_bits=BLIND, beyond_float32=MESSAGE, not_a_number=MESSAGE,
-        infinite=MESSAGE, all_nan=MESSAGE, constant=WARNING, zero=WARNING, shifted=MESSAGE, scaled=MESSAGE, flipped=MESSAGE,
-        turned=MESSAGE, hardly_shifted=SAME, all_shifted=SAME, all_in_other_units=(MESSAGE, CASE), nan_affine=EITHER,
+        odd_scaling=EITHER, odd_bits_per_voxel=EITHER, one_bit_numbers=MESSAGE, eight_bits=BLIND, beyond_float32=MESSAGE,
+        not_a_number=MESSAGE, infinite=MESSAGE, all_nan=MESSAGE, constant=WARNING, zero=WARNING, shifted=MESSAGE,
+        scaled=MESSAGE, flipped=MESSAGE, turned=MESSAGE, hardly_shifted=SAME, all_shifted=SAME, all_in_other_units=(MESSAGE, CASE), nan_affine=EITHER,
         no_affine=EITHER, no_spacing=EITHER, other_shape=MESSAGE, transposed=MESSAGE, two_volumes=MESSAGE,
         fourth_axis_of_one=EITHER, flat=MESSAGE, absurd_shape=MESSAGE,
         label_absent=(MESSAGE, {"where": TRAIN, "named": "case"}), label_truncated=(MESSAGE, LABEL),

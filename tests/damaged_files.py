@@ -41,9 +41,9 @@ def truncated_then_packed(place: Place, rng: Random) -> None:
 
 
 def flipped_bits(place: Place, rng: Random) -> None:
-    """In a packed file anywhere behind gzip's header; in a plain one in the fields that say what the voxels are."""
+    """In a packed file anywhere behind gzip's header; in a plain one in the field that says what the voxels are."""
     data = bytearray(place.file.read_bytes())
-    low, high = (10, len(data)) if place.ending == ".nii.gz" else (70, 74)
+    low, high = (10, len(data)) if place.ending == ".nii.gz" else (70, 72)
     data[rng.integers(low, high)] ^= 1 << rng.integers(0, 8)
     replace(place.file).write_bytes(data)
 

@@ -60,6 +60,11 @@ def odd_scaling(place: Place, rng: Random) -> None:
     patched(place, SLOPE, "2f", *[(np.nan, 0), (np.inf, 0), (1, np.nan), (1, np.inf)][rng.integers(4)])
 
 
+def odd_bits_per_voxel(place: Place, rng: Random) -> None:
+    """Another number of bits than the kind of voxels has, which readers go by."""
+    patched(place, 72, "h", [0, 1, 8, 20, 64, 144, -32752][rng.integers(7)])
+
+
 def one_bit_numbers(place: Place, rng: Random) -> None:
     patched(place, 70, "2h", 1, 1)
 
