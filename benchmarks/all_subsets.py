@@ -174,6 +174,8 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     args = parser.parse_args()
     device = torch.device(args.device)
+    if args.patch % 2 ** (args.stages - 1):
+        parser.error(f"--patch {args.patch} cannot be halved {args.stages - 1} times, as {args.stages} stages do")
     if not args.case or not args.subsets:  # a part of --memory prints its line alone
         print(f"M = {args.modalities}, {args.images} images, patch {args.patch}^3, {args.features} features, "
               f"{args.stages} stages, {device}, {torch.get_num_threads()} threads, {processor()}, "

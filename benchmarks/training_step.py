@@ -23,6 +23,7 @@ from plain_unet import configuration
 from step_times import CLOCKS, copy_times, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnmiss.kept_memory import freed_memory_kept
 from nnmiss.losses.importance import ImportanceWeights
 from nnmiss.losses.pairwise_distillation import pairwise_distillation
 from nnmiss.networks.architecture import build_unet
@@ -203,7 +204,8 @@ def main() -> None:
     for precision in args.precision if cuda else ["float32"]:
         for compiled in args.compile if cuda else [0]:
             print(f"\n{precision}{', compiled' * compiled}")
-            compare(args, make_steps(args, plan, precision=precision, compiled=bool(compiled)))
+            with freed_memory_kept(not cuda):  # as nnmiss_train does
+                compare(args, make_steps(args, plan, precision=precision, compiled=bool(compiled)))
     if cuda:
         print(copy_times(torch.randn(args.batch, M, *[args.patch] * 3), torch.device(args.device)))
 

@@ -14,6 +14,7 @@ from nnmiss.trainers import method_class
 
 # method -> epochs over all its stages
 METHODS = {"metakd": 4, "lckd": 4, "all_stage": 5, "simmlm": 6, "modality_dropout": 3}
+SETTINGS = {"modality_dropout": ["ema_decay=0.9", "subset_sampling=weakest"]}  # what a run may keep beside the weights
 SHORT = ["--set", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "validation_mirroring=false"]
 TIMES = ("epoch_start_timestamps", "epoch_end_timestamps")
 
@@ -21,7 +22,8 @@ TIMES = ("epoch_start_timestamps", "epoch_end_timestamps")
 def command(method: str, *arguments: str):
     """The training of a method as a function without arguments."""
     return lambda: train.run(["801", method, "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", "--no_val",
-                              *SHORT, f"num_epochs={METHODS[method]}", *arguments])
+                              *SHORT, f"num_epochs={METHODS[method]}", *SETTINGS.get(method, []),
+                              *arguments])
 
 
 def result(tiny, method: str) -> dict:

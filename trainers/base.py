@@ -27,7 +27,9 @@ from .method_hooks import MethodHooks
 from .progress import Progress, ProgressLogger
 from .settings import common_settings
 from .stages import find_stage
+from .subset_sampling import SubsetSampler
 from .training_data import TrainingData
+from .weight_average import WeightAverage
 
 
 class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointing, nnUNetTrainer):
@@ -76,6 +78,8 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
         if self.stage is not self.stages[-1] and self.output_folder is not None:
             self.output_folder = join(self.fold_folder, f"stage_{self.stage.name}")
             maybe_mkdir_p(self.output_folder)
+        self.sampler = SubsetSampler(self.subset_sampling, len(self.modalities))
+        self.average: WeightAverage | None = None
         self.iteration = 0  # of this stage
         self.progress = Progress()
         self.logger = ProgressLogger(self.output_folder, self.logger.resume, self.progress)
@@ -92,6 +96,11 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
         """The network without DDP and torch.compile wrappers."""
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    @property
+    def validated_network(self) -> nn.Module:
+        """What is validated and stored for prediction: `inference_network`, or its average with `ema_decay`."""
+        return self.inference_network if self.average is None else self.average.network
 
     def train_step(self, batch: dict) -> dict:
         self.before_iteration()
@@ -111,7 +120,10 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
                 self.backward(losses["loss"] * share)
             for name, value in losses.items():
                 logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
+        self.sampler.saw(drawn["present"], logged.get("task", logged["loss"]))
         self.optimizer_step()
+        if self.average is not None:
+            self.average.update(self.inference_network)
         self.iteration += 1
         return logged
 
@@ -158,6 +170,7 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
 
     def on_train_epoch_end(self, train_outputs: list[dict]):
         train_outputs = self.outputs_of_all(train_outputs)
+        self.sampler.end_epoch(self.seen_by_all(self.sampler.seen))
         super().on_train_epoch_end(train_outputs)
         finite = [out for out in train_outputs if np.isfinite(out["loss"])]
         # under mixed precision the scaler skips single steps that overflow; without it one is too many
@@ -196,7 +209,7 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
     @contextmanager
     def showing(self, present: Tensor):
         """While open, nnU-Net's `self.network(data)` shows only `present` (B, M)."""
-        network, self.network = self.network, partial(self.inference_network, present=present)
+        network, self.network = self.network, partial(self.validated_network, present=present)
         try:
             yield
         finally:
@@ -224,7 +237,8 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
 
     def set_deep_supervision_enabled(self, enabled: bool):
         """Switches every decoder of the network; nnU-Net's own knows one."""
-        for module in self.bare_network.modules():
+        average = () if self.average is None else self.average.network.modules()
+        for module in (*self.bare_network.modules(), *average):
             if hasattr(module, "deep_supervision"):
                 module.deep_supervision = enabled
 

@@ -92,7 +92,7 @@ class Checkpointing(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             return
         write_checkpoint(filename, plain({
-            "network_weights": self.inference_network.state_dict(),
+            "network_weights": self.validated_network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
             "logging": self.logger.get_checkpoint(),
@@ -102,8 +102,17 @@ class Checkpointing(nnUNetTrainer):
             "trainer_name": self.__class__.__name__,
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             "nnmiss": {"method": self.method, "stage": self.stage.name, "state": self.method_state(),
-                       "progress": self.progress.state(), "modalities": self.modalities},
+                       "progress": self.progress.state(), "modalities": self.modalities, **self.step_state()},
         }))
+
+    def step_state(self) -> dict:
+        """What training needs beyond the weights it predicts with: the last step's weights, and losses of subsets."""
+        state = {}
+        if self.average is not None:
+            state["average"] = {**self.average.state(), "last_weights": self.inference_network.state_dict()}
+        if self.sampler.sampling == "weakest":
+            state["loss_of_subsets"] = self.sampler.loss
+        return state
 
     def load_checkpoint(self, filename_or_checkpoint) -> None:
         """Continues from a checkpoint of this stage. Raises NnmissError for one of another method or stage."""
@@ -132,7 +141,12 @@ class Checkpointing(nnUNetTrainer):
     def take_over(self, checkpoint: dict) -> None:
         """Takes network, optimiser, method state and curves of a checkpoint, so that training goes on from it."""
         require_training_state(checkpoint)
-        self.inference_network.load_state_dict(checkpoint["network_weights"])
+        average = checkpoint["nnmiss"].get("average")  # of a run with `ema_decay`
+        self.inference_network.load_state_dict(average["last_weights"] if average else checkpoint["network_weights"])
+        if self.average is not None and average:
+            self.average.load(checkpoint["network_weights"], average)
+        if "loss_of_subsets" in checkpoint["nnmiss"]:
+            self.sampler.loss = checkpoint["nnmiss"]["loss_of_subsets"]
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         for group in self.optimizer.param_groups:  # the stage before may have had another
             group["weight_decay"] = self.weight_decay

@@ -121,6 +121,10 @@ class Distributed(nnUNetTrainer):
         return [{name: float(np.mean([out[name] for out in step])) for name in step[0]}
                 for step in zip(*everyones(outputs))]
 
+    def seen_by_all(self, seen: list) -> list:
+        """What the processes noted in every iteration, in the same order in each of them."""
+        return [one for step in zip(*everyones(seen)) for one in step] if self.is_ddp else seen
+
     # ---- what nnU-Net does in every process ---------------------------------------------------------------------
 
     def get_dataloaders(self):

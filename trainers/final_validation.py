@@ -39,7 +39,7 @@ def validate_all_subsets(trainer, save_probabilities: bool = False) -> None:
     trainer.set_deep_supervision_enabled(False)
     predictor = MissingModalityPredictor(tile_step_size=0.5, use_gaussian=True, use_mirroring=trainer.validation_mirroring,
                                          device=trainer.device, allow_tqdm=False)
-    predictor.manual_initialization(trainer.inference_network, trainer.plans_manager, trainer.configuration_manager, None,
+    predictor.manual_initialization(trainer.validated_network, trainer.plans_manager, trainer.configuration_manager, None,
                                     trainer.dataset_json, type(trainer).__name__,
                                     trainer.inference_allowed_mirroring_axes)
     folder = Path(trainer.output_folder) / "validation"
@@ -77,7 +77,7 @@ def continues(folder: Path, trainer, save_probabilities: bool) -> bool:
     The record of that, .made_of (JSON), is written when no others are left.
     """
     weights = hashlib.sha256()
-    for name, value in trainer.inference_network.state_dict().items():
+    for name, value in trainer.validated_network.state_dict().items():
         weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     record = {"weights_sha256": weights.hexdigest(), "mirroring": trainer.validation_mirroring,
               "probabilities": save_probabilities, "nnmiss": __version__}

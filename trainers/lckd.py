@@ -30,6 +30,7 @@ from nnmiss.losses.teacher_election import (
 )
 from nnmiss.networks.base import item_index
 from nnmiss.networks.fusion import FUSIONS
+from nnmiss.networks.modality_layers import MODALITY_SPECIFIC
 from nnmiss.networks.shared_encoder_unet import IMPUTATIONS, build_shared_encoder
 from nnmiss.networks.shared_features import build_shared_features
 
@@ -161,11 +162,15 @@ class nnMissTrainerLCKD(LCKD, MissingModalityTrainer):
         "per_task": False,  # an experiment: a teacher counts where its task's region is
     }
     run_settings = {"election_cases": 5}  # held-out training cases that vote; the official code: its validation list
-    limits = {**LCKD.limits, "election_cases": (1, 10**6)}
+    limits = {**LCKD.limits, "election_cases": (1, 10**6), "separate_stages": (0, 20)}
     choices = {**LCKD.choices, "places": ("bottleneck", "every_stage"), "schedule": tuple(SCHEDULES),
-               "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS}
-    network_settings = {"fusion": "concat", "imputation": "all", "width_factor": 1.0, "activation_checkpointing": False,
-                        "micro_batch": 0}
+               "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS, "modality_specific": MODALITY_SPECIFIC}
+    network_settings = {
+        "fusion": "concat", "imputation": "all",
+        "modality_specific": "none",  # what of the shared encoder each modality has for itself (modality_layers.specialise)
+        "separate_stages": 0,  # so many first stages of the encoder exist once per modality
+        "width_factor": 1.0, "activation_checkpointing": False, "micro_batch": 0,
+    }
     presets = {"paper": {}, "official": {"weight_decay": 0.0, "imputation": "bottleneck"}}
 
     @staticmethod
@@ -208,7 +213,7 @@ class nnMissTrainerLCKD(LCKD, MissingModalityTrainer):
         """
         predictor = MissingModalityPredictor(tile_step_size=0.5, use_gaussian=True, use_mirroring=False,
                                              device=self.device, allow_tqdm=False)
-        predictor.manual_initialization(self.inference_network, self.plans_manager, self.configuration_manager, None,
+        predictor.manual_initialization(self.validated_network, self.plans_manager, self.configuration_manager, None,
                                         self.dataset_json, type(self).__name__, None)
         self.set_deep_supervision_enabled(False)
         dice = torch.zeros(len(self.held_out), len(self.modalities), len(self.tasks))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .settings import COMMON
 from .shared_hooks import SharedHooks
+from .subset_sampling import SAMPLINGS
 
 
 class MethodHooks(SharedHooks, nnUNetTrainer):
@@ -14,7 +15,7 @@ class MethodHooks(SharedHooks, nnUNetTrainer):
     What classification has too is in SharedHooks.
     """
 
-    common = COMMON
+    common, common_choices = COMMON, {"subset_sampling": SAMPLINGS}
 
     # ---- what a method writes -----------------------------------------------------------------------------------
 

@@ -28,9 +28,11 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
     hyperparameters = {
         "dropout": True,  # False: every modality that a case has is always shown
         "train_on": "all",  # or "complete": only cases that have every modality
+        "full_task": 0.0,  # above 0 each step also shows all that a case has; weight of its loss (twice the cost)
     }
     # modality names joined by +: only these are ever shown, to cases that have them all; prediction knows it from the plans
     network_settings = {"subset": ""}
+    limits = {"full_task": (0, 100)}
     choices = {"train_on": ("all", "complete")}
 
     @classmethod
@@ -70,10 +72,23 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
     def reported_subsets(self) -> list[Present]:
         return super().reported_subsets() if self.shown is None else [self.shown]
 
-    def losses(self, network, x, target, present):
-        """nnU-Net's task loss of a random subset."""
-        task = self.loss(network(x, present), target)
-        return {"loss": task}
+    def draw(self, available):
+        return {**super().draw(available), **({"available": available} if self.full_task else {})}
+
+    def losses(self, network, x, target, present, available=None):
+        """nnU-Net's task loss of a random subset, and of the full set with `full_task`, from one call of the network."""
+        if available is None:
+            return {"loss": self.loss(network(x, present), target)}
+        both = network(torch.cat([x, x]), torch.cat([present, available]))  # (2 B, K, *patch), or one for each scale
+        both = both if isinstance(both, list) else [both]
+        subset, full = zip(*(logits.chunk(2) for logits in both))
+        target = target if isinstance(target, list) else [target]
+        task, full = self.loss_of_scales(subset, target), self.loss_of_scales(full, target)
+        return {"loss": task + self.full_task * full, "task": task, "full": full}
+
+    def loss_of_scales(self, logits, target) -> Tensor:
+        """nnU-Net's loss, which takes lists with deep supervision and tensors without."""
+        return self.loss(list(logits), target) if self.enable_deep_supervision else self.loss(logits[0], target[0])
 
 
 def has(available: Present, subset: Present) -> bool:

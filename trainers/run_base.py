@@ -15,6 +15,7 @@ from nnmiss import __version__
 from nnmiss.atomic_files import read_json
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
+from nnmiss.kept_memory import freed_memory_kept
 
 from .run_arguments import RunArguments, run_folders
 from .run_record import differences, sha256
@@ -82,8 +83,7 @@ class RunBase:
             if "." in key and key.rpartition(".")[2] in cls.shared_settings():
                 raise NnmissError(f"--set {key}: all stages share it, so set {key.rpartition('.')[2]} without a stage")
             if key.rpartition(".")[2] in cls.unused:
-                raise NnmissError(f"--set {key}: the network of {cls.method} has no such part, so it would change nothing: "
-                                  "leave it out")
+                raise NnmissError(f"--set {key}: {cls.method} does not use it, so it would change nothing: leave it out")
         # what the plan chose for the method's network is the default
         known = {**cls.known_settings(), **{k: v for k, v in self.block.items() if k in cls.network_settings}}
         asked = (known, cls.presets, arguments.preset, arguments.assignments)
@@ -238,7 +238,8 @@ class RunBase:
                 trainer.take_pretrained(self.arguments.pretrained_weights)
         trainer.recall(checkpoint_of)
         self.discard_validation()  # before there are other weights: a run killed at their end would not know
-        trainer.run_training()
+        with freed_memory_kept(trainer.device.type == "cpu"):
+            trainer.run_training()
 
     def final_checkpoint(self, wanted_by: str, stage: str) -> dict:
         """The final checkpoint of a stage that another needs. Raises NnmissError when it is not finished."""

@@ -15,6 +15,8 @@ COMMON: dict[str, Any] = {
     "oversample_foreground_percent": 0.33,
     "probabilistic_oversampling": False,
     "batch_size": 0,  # 0: what the plan says
+    "subset_sampling": "counts",  # which subset a case is shown (nnmiss.trainers.subset_sampling); section 8 of MetaKD
+    "ema_decay": 0.0,  # above 0 the moving average of the weights is validated and stored for prediction
     "save_every": 1,  # epochs between two checkpoint_latest.pth; nnU-Net: 50
     "validation_mirroring": True,  # test-time mirroring in the final validation, as nnU-Net does
 }
@@ -28,6 +30,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "weight_decay": (0, 1e3),
     "oversample_foreground_percent": (0, 1),
     "batch_size": (0, 10**5),
+    "ema_decay": (0, 0.99999),
     "save_every": (1, 10**7),
     "width_factor": (1 / 64, 8),
     "micro_batch": (0, 10**5),

@@ -100,7 +100,7 @@ class SharedHooks:
 
     @property
     def inference_network(self) -> nn.Module:
-        """The part of what is trained that is validated and stored as "network_weights"; called with (x, present)."""
+        """The part of what is trained that predicts; called with (x, present). It, or its moving average, is stored."""
         return self.bare_network
 
     @property

@@ -111,6 +111,7 @@ class nnMissTrainerSimMLM(SimMLM, MissingModalityTrainer):
         "expert_width": 1.0,  # of each expert, relative to the plan's U-Net
         "expert_checkpointing": True,  # recompute experts in the joint stage, so that one's activations exist at a time
     }
+    unused = ("subset_sampling",)  # it draws nested pairs of subsets
     limits = {"mofe": (0, 1e6), "expert_width": (1 / 64, 8)}
     choices = {"optimizer_name": tuple(OPTIMIZERS), "schedule": tuple(SCHEDULES), "level": LEVELS, "gating": GATINGS}
     presets = {"paper": {"joint.initial_lr": 1e-3, "weight_decay": 0.0}}  # official code; experts have initial_lr 1e-2

@@ -12,7 +12,6 @@ from nnmiss.availability import (
     Present,
     all_subsets,
     apply_missing_table,
-    draw_present,
     read_availability,
     read_missing_table,
     reported_subsets,
@@ -23,6 +22,7 @@ from nnmiss.seeding import derive_seed, seed_libraries, torch_generator
 
 from .loaders import choose_without_timing
 from .splits import fold_cases, hold_out, load_or_make_splits, without_test_cases
+from .weight_average import WeightAverage
 
 
 class TrainingData(nnUNetTrainer):
@@ -36,6 +36,8 @@ class TrainingData(nnUNetTrainer):
         torch.manual_seed(derive_seed(self.seed, self.method, self.stage.name, "initial weights"))
         super().initialize()
         fastest_layout(self.bare_network, self.device)
+        if self.ema_decay:
+            self.average = WeightAverage(self.inference_network, self.ema_decay)
 
     def do_split(self):
         """(training, validation) cases of the fold; held-out cases are still among the training cases here."""
@@ -79,7 +81,7 @@ class TrainingData(nnUNetTrainer):
         """(B, M) bool: what the network is shown in this iteration; replayable from seed, stage and iteration."""
         if not self.stage.drop_modalities:
             return available
-        return draw_present(available, torch_generator(
+        return self.sampler.draw(available, torch_generator(
             self.seed, self.stage.name, self.current_epoch, self.iteration, 0, "present"))
 
     def next_batch(self, loader, *purpose, whole: bool = False) -> dict:
