@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
 
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from plain_unet import configuration
+from step_times import seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnmiss.availability import all_subsets
@@ -21,33 +21,6 @@ from nnmiss.networks.memory_format import fastest_layout
 from nnmiss.networks.modality_experts import LEVELS, ModalityExperts
 
 HEADS, STAGES = 3, 6
-
-
-def configuration(features: int) -> ConfigurationManager:
-    """nnU-Net's plain 3D U-Net of six stages with `features` at the finest scale."""
-    return ConfigurationManager({"architecture": {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            "n_stages": STAGES, "features_per_stage": [min(320, features * 2**i) for i in range(STAGES)],
-            "conv_op": "torch.nn.modules.conv.Conv3d", "kernel_sizes": [[3] * 3] * STAGES,
-            "strides": [[1] * 3] + [[2] * 3] * (STAGES - 1), "n_conv_per_stage": [2] * STAGES,
-            "n_conv_per_stage_decoder": [2] * (STAGES - 1), "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-            "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True}},
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"]}})
-
-
-def seconds(work, device: torch.device) -> float:
-    """Time of one call: on the CPU that of the processor, which other processes do not prolong, else wall time."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = clock()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - start
 
 
 def gflops(work) -> float:
@@ -68,7 +41,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     device, m = torch.device(args.device), args.modalities
-    plan = configuration(args.features)
+    plan = configuration(args.features, STAGES)
     network = ModalityExperts([build_unet(plan, 1, HEADS, False) for _ in range(m)], HEADS, args.level, regions=True)
     network = fastest_layout(network.to(device), device).eval()
     x, presents = torch.randn(1, m, *[args.patch] * 3, device=device), torch.tensor(all_subsets(m), device=device)
@@ -80,7 +53,7 @@ def main() -> None:
         return torch.stack([network(x, present[None]) for present in presents], 1)
 
     difference = float((together() - separate()).abs().max())
-    times = [[seconds(work, device) for work in (together, separate)] for _ in range(args.repeats)]
+    times = [[seconds(work, device, "cpu") for work in (together, separate)] for _ in range(args.repeats)]
     once, each = (min(column) for column in zip(*times))
     counted = [gflops(work) for work in (together, separate)]
     gate = gflops(lambda: [network.gate_weights(x, present[None]) for present in presents])

@@ -141,11 +141,15 @@ def make_steps(args: argparse.Namespace, plan: ConfigurationManager, **how) -> l
     print(f"plan: width {planned['width_factor']}, {planned['estimates']}")
     steps = [Step("stock", build_unet(plan, M, HEADS, True), device, [M], **how),
              Step("modality_dropout", EarlyFusionUNet(build_unet(plan, M, HEADS, True), M), device, every, **how)]
+    memory_saving = {"": {}, ", all recomputed": {"activation_checkpointing": True},
+                     ", as planned": {key: planned[key] for key in ("activation_checkpointing", "whole_passes",
+                                                                    "kept_images")}}
     for width in args.width or [1.0, planned["width_factor"]]:
-        for checkpointing in (False, True):
-            network = SharedEncoderUNet(build_unet(plan, 1, HEADS, True, width), M, activation_checkpointing=checkpointing)
-            steps.append(Step(f"metakd, width {width}{', checkpointing' * checkpointing}", network, device, every, True,
-                              **how))
+        for name, settings in memory_saving.items():
+            if name == ", as planned" and (width != planned["width_factor"] or not planned["activation_checkpointing"]):
+                continue
+            network = SharedEncoderUNet(build_unet(plan, 1, HEADS, True, width), M, **settings)
+            steps.append(Step(f"metakd, width {width}{name}", network, device, every, True, **how))
     return [step for step in steps if any(name in step.name for name in args.only)
             and not any(name in step.name for name in args.skip)]
 

@@ -19,12 +19,18 @@ MAX_JSON_MB = 64  # of a JSON file that is read; plans and descriptions have som
 LARGE_JSON_MB = 1024  # of those that have an entry for each sample or each of a million features
 MAX_JSON_DEPTH = 100
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of files
+MAY_BE_ASKED, ACCESS_DENIED, STILL_ACTIVE = 0x1000, 5, 259  # PROCESS_QUERY_LIMITED_INFORMATION and two answers of Windows
 TEMPORARY = re.compile(r"\..+\.(\d+)-([0-9a-f]{8})\.tmp.*")
 
 
 def _writer() -> str:
     """This process in the name of a temporary file: its id, and eight digits for the host."""
     return f"{os.getpid()}-{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def temporary_name(name: str) -> str:
+    """What a temporary file or folder for `name` is called, so that `remove_leftovers` knows it."""
+    return f".{name}.{_writer()}.tmp"
 
 
 @contextmanager
@@ -39,7 +45,7 @@ def replacing(path: str | os.PathLike, ending: str | None = None) -> Iterator[Pa
     """
     path = Path(path)
     ending = "".join(path.suffixes) if ending is None else ending
-    temporary = path.parent / f".{path.name[: len(path.name) - len(ending)]}.{_writer()}.tmp{ending}"
+    temporary = path.parent / f"{temporary_name(path.name[: len(path.name) - len(ending)])}{ending}"
     with naming_full_disk(path):
         try:
             yield temporary
@@ -60,7 +66,7 @@ def replacing_together(folder: str | os.PathLike, last: str, stale: tuple[str, .
         stale: names of old files that go too, where there are no new ones.
     """
     folder = Path(folder)
-    hidden = folder / f".{last}.{_writer()}.tmp"
+    hidden = folder / temporary_name(last)
     with naming_full_disk(folder / last):
         try:
             hidden.mkdir(parents=True, exist_ok=True)
@@ -112,13 +118,30 @@ def remove_leftovers(folder: str | os.PathLike, nobody_writes: bool = False) -> 
 
 def is_running(process: int) -> bool:
     """Whether this machine has a process of this id."""
+    if os.name == "nt":
+        return _is_running_on_windows(process)
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the second: no process has so large an id
         return False
     except OSError:  # another user's
         return True
     return True
+
+
+def _is_running_on_windows(process: int) -> bool:
+    """By its handle: there os.kill ends a process, whatever the signal."""
+    import ctypes
+
+    system = ctypes.windll.kernel32
+    handle = system.OpenProcess(MAY_BE_ASKED, False, ctypes.c_ulong(process))
+    if not handle:
+        return system.GetLastError() == ACCESS_DENIED  # another user's
+    code = ctypes.c_ulong()
+    try:
+        return not system.GetExitCodeProcess(handle, ctypes.byref(code)) or code.value == STILL_ACTIVE
+    finally:
+        system.CloseHandle(handle)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

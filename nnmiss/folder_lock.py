@@ -86,9 +86,10 @@ def _lock(descriptor: int, path: Path, shared: str | None) -> bool | None:
             content = _content(path)
         except OSError:  # no locks here
             content = _content(path)
-            there = content.get("host") == socket.gethostname() and content.get("process") not in (None, os.getpid())
+            process = content.get("process")
+            there = content.get("host") == socket.gethostname() and type(process) is int and 0 < process != os.getpid()
             same = shared is not None and content.get("shared") == shared
-            return None if there and not same and is_running(content["process"]) else True
+            return None if there and not same and is_running(process) else True
         if shared is not None and content.get("shared") == shared:
             with suppress(OSError):
                 fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -106,7 +107,8 @@ def _sign(descriptor: int, doing: str, shared: str | None) -> None:
                "since": datetime.now().isoformat(" ", "seconds")}
     with suppress(OSError):  # a full disk must not stop what may mend it
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(content).encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps(content).encode())  # Windows has no pwrite
     if shared is not None and fcntl is not None:
         with suppress(OSError):
             fcntl.lockf(descriptor, fcntl.LOCK_SH)
@@ -114,8 +116,13 @@ def _sign(descriptor: int, doing: str, shared: str | None) -> None:
 
 def _leave(path: Path, descriptor: int, shared: str | None) -> None:
     """Removes the file, unless others share it, and frees it."""
+    if fcntl is None:  # Windows removes no open file
+        os.close(descriptor)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return
     try:
-        if shared is not None and fcntl is not None:
+        if shared is not None:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)
     except OSError:

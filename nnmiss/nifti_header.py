@@ -21,6 +21,7 @@ MOST_VOXELS = 2**31  # 1290 voxels along each axis; ITK's and nnU-Net's copies o
 DEFLATE_RATIO = 1032  # bytes that one byte of gzip can stand for, at most
 MOST_BEFORE_VOXELS = 2**26  # bytes of header and extensions
 COPIES = 2  # float32 arrays of an image that reading and preprocessing hold at once, at least
+ALWAYS_FREE = 2**28  # bytes for which free memory is not looked up
 SIZES = {348: "nifti1", 540: "nifti2"}  # sizeof_hdr
 
 
@@ -67,7 +68,7 @@ def claim_fault(claim: Claim, size: int, packed: bool) -> str | None:
     if packed and claim.needed > size * DEFLATE_RATIO:
         return f"its header claims {claim.needed:,} bytes, more than {size:,} bytes of gzip can hold"
     working = voxels * max(claim.item, 4 * COPIES)
-    if working > 2**28 and working > memory():
+    if working > ALWAYS_FREE and working > memory():
         return f"its header claims {shape} voxels, for which {working / 2**30:.1f} GB of memory are not free"
     return None
 

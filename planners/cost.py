@@ -1,14 +1,18 @@
 """What the packed shared-encoder network costs against stock nnU-Net's, and the widths of equal cost and equal memory.
 
 The network: nnU-Net's encoder with one input channel, applied to each present modality; at every scale one 1x1x1 linear
-map per present modality, summed; nnU-Net's decoder. Both are run on the meta device, so nothing is computed.
+map per present modality, summed, or another fusion; nnU-Net's decoder. Both are run on the meta device, so nothing is
+computed.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import comb
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
+from nnmiss.errors import NnmissError
+from nnmiss.networks.shared_encoder_unet import checkpointed_parts
 from nnmiss.planners.planned_step import PlannedSteps
 
 WIDTHS = tuple(i / 16 for i in range(1, 17))
@@ -28,12 +32,24 @@ def relative_cost(flops: float, moved: float, stock_flops: float, stock_moved: f
     return (flops + OPERATIONS_PER_BYTE * moved) / (stock_flops + OPERATIONS_PER_BYTE * stock_moved)
 
 
-def mean_cost(steps: PlannedSteps, width: float) -> tuple[float, float]:
-    """Operations and bytes moved of the packed network's forward pass, averaged over all subsets."""
+def mean_cost(steps: PlannedSteps, width: float, recomputed: float = 0) -> tuple[float, float]:
+    """Operations and bytes moved of the packed network's forward pass of a sample, averaged over all subsets.
+
+    Args:
+        recomputed: images of a sample that the backward pass encodes once more. A third of that counts, as a step takes
+            about three forward passes.
+    """
     m = steps.num_modalities
     fewest, most = steps.packed_forward(width, 1), steps.packed_forward(width, m)
-    share = (mean_present(m) - 1) / max(1, m - 1)  # both are linear in the number of modalities
+    share = (mean_present(m) + recomputed / 3 - 1) / max(1, m - 1)  # both are linear in the number of modalities
     return (fewest.flops + share * (most.flops - fewest.flops), fewest.moved + share * (most.moved - fewest.moved))
+
+
+def mean_recomputed(num_modalities: int, samples: int, kept: int, whole: int) -> float:
+    """Images of a sample that a pass of `samples` samples recomputes, averaged over the subsets, all showing as many."""
+    m = num_modalities
+    return sum(comb(m, k) * sum(checkpointed_parts(k * samples, m, kept, whole)[1:])
+               for k in range(1, m + 1)) / (2**m - 1) / samples
 
 
 def largest_width(cost: Callable[[float], float], limit: float, widths: Sequence[float] = WIDTHS,
@@ -57,7 +73,8 @@ def largest_width(cost: Callable[[float], float], limit: float, widths: Sequence
 
 
 def cost_block(configuration: ConfigurationManager, num_modalities: int, num_outputs: int,
-               blank_is_missing: bool = False, regions: bool = False, save_memory: bool = True) -> dict:
+               blank_is_missing: bool = False, regions: bool = False, save_memory: bool = True,
+               variant: dict[str, object] | None = None) -> dict:
     """The "nnmiss" block of one configuration of a plan.
 
     Args:
@@ -67,16 +84,25 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         blank_is_missing: noted for preprocessing.
         regions: whether labels are regions instead of classes.
         save_memory: False: no checkpointing and whole batches, whatever they take.
+        variant: settings of the network that are not its defaults (nnmiss.networks.shared_encoder_unet), counted but not
+            written into the block.
 
     Returns:
         width_factor: the largest of WIDTHS at which a pass costs at most stock's, averaged over all subsets; smaller only
             where memory would not suffice otherwise.
         activation_checkpointing, micro_batch: what the step with all modalities (the warm-up) needs to hold at most 95 %
             of the bytes that stock's step holds; the batch size without checkpointing where that is little enough.
+        whole_passes, kept_images: with checkpointing, up to how many images a pass recomputes nothing, and how many images
+            of a larger one need not be recomputed, within those bytes.
         blank_is_missing, estimates: the numbers behind; equal_memory_width_factor, for whole batches without
             checkpointing, is None when no width is that small.
     """
-    steps = PlannedSteps(configuration, num_modalities, num_outputs, regions)
+    stages = len(configuration.network_arch_init_kwargs["features_per_stage"])
+    if stages < 2:
+        patch = " x ".join(map(str, configuration.patch_size))
+        raise NnmissError(f"nnU-Net planned a network of {stages} stage for patches of {patch}: it has no decoder and "
+                          "cannot be trained. Raise -gpu_memory_target, or use larger images")
+    steps = PlannedSteps(configuration, num_modalities, num_outputs, regions, variant or {})
     batch_size, stock = configuration.batch_size, steps.stock_forward()
     stock_peak = steps.stock_peak(batch_size)
     target = MEMORY_MARGIN * stock_peak
@@ -84,19 +110,23 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
     def costs(width: float) -> float:
         return relative_cost(*mean_cost(steps, width), stock.flops, stock.moved)
 
+    checkpointing, micro_batch, whole, kept = False, batch_size, 0, 0
     equal_cost = largest_width(costs, 1) or WIDTHS[0]
     equal_memory = largest_width(lambda w: steps.packed_peak(w, batch_size), target, first=equal_cost)
-    width, (checkpointing, micro_batch) = equal_cost, (False, batch_size)
+    width = equal_cost
     if save_memory:
-        checkpointing, micro_batch = memory_saving(steps, width, batch_size, target)
-        if planned_peak(steps, width, batch_size, checkpointing, micro_batch) > target:  # one sample at a time is too much
+        checkpointing, micro_batch, whole, kept = memory_saving(steps, width, batch_size, target)
+        if planned_peak(steps, width, batch_size, checkpointing, micro_batch, kept) > target:  # even one sample at a time
             narrower = [w for w in WIDTHS if w < equal_cost]
             width = largest_width(lambda w: planned_peak(steps, w, batch_size, True, 1), target, narrower) or WIDTHS[0]
-            checkpointing, micro_batch = memory_saving(steps, width, batch_size, target)
-    flops, moved = mean_cost(steps, width)
+            checkpointing, micro_batch, whole, kept = memory_saving(steps, width, batch_size, target)
+    recomputed = mean_recomputed(num_modalities, micro_batch, kept, whole) if checkpointing else 0
+    flops, moved = mean_cost(steps, width, recomputed)
     return {
         "width_factor": width,
         "activation_checkpointing": checkpointing,
+        "whole_passes": whole,
+        "kept_images": kept,
         "micro_batch": micro_batch,
         "blank_is_missing": bool(blank_is_missing),
         "estimates": {
@@ -104,9 +134,9 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
             "network_gflops_mean": round(flops / 1e9, 3),
             "relative_flops": round(flops / stock.flops, 4),
             "relative_bytes_moved": round(moved / stock.moved, 4),
-            "relative_cost": round(costs(width), 4),
+            "relative_cost": round(relative_cost(flops, moved, stock.flops, stock.moved), 4),
             "stock_peak_mib": round(stock_peak / 2**20, 1),
-            "peak_mib": round(planned_peak(steps, width, batch_size, checkpointing, micro_batch) / 2**20, 1),
+            "peak_mib": round(planned_peak(steps, width, batch_size, checkpointing, micro_batch, kept) / 2**20, 1),
             "relative_memory_all_modalities": round(steps.packed_peak(width, batch_size) / stock_peak, 4),
             "relative_memory_with_checkpointing": round(steps.packed_peak(width, batch_size, True) / stock_peak, 4),
             "equal_cost_width_factor": equal_cost,
@@ -115,19 +145,31 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
     }
 
 
-def planned_peak(steps: PlannedSteps, width: float, batch_size: int, checkpointing: bool, micro_batch: int) -> int:
+def planned_peak(steps: PlannedSteps, width: float, batch_size: int, checkpointing: bool, micro_batch: int,
+                 kept: int = 0) -> int:
     """Bytes that a step over the whole batch holds at most, in passes of `micro_batch` samples."""
-    return steps.packed_peak(width, micro_batch, checkpointing, -(-batch_size // micro_batch))
+    return steps.packed_peak(width, micro_batch, checkpointing, -(-batch_size // micro_batch), kept)
 
 
-def memory_saving(steps: PlannedSteps, width: float, batch_size: int, target: float) -> tuple[bool, int]:
-    """(activation checkpointing, micro-batch): the first that stays within `target` bytes.
+def memory_saving(steps: PlannedSteps, width: float, batch_size: int, target: float) -> tuple[bool, int, int, int]:
+    """(activation checkpointing, micro_batch, whole_passes, kept_images): the fastest that stays within `target` bytes.
 
     Checkpointing before smaller passes: it changes no result, where Dice over the samples of a pass does.
     """
     if steps.packed_peak(width, batch_size) <= target:
-        return False, batch_size
-    return True, fitting_micro_batch(batch_size, lambda n: planned_peak(steps, width, batch_size, True, n), target)
+        return False, batch_size, 0, 0
+    micro_batch = fitting_micro_batch(batch_size, lambda n: planned_peak(steps, width, batch_size, True, n), target)
+    kept = largest_width(lambda n: planned_peak(steps, width, batch_size, True, micro_batch, int(n)), target,
+                         range(1, micro_batch * steps.num_modalities - 1), first=micro_batch * steps.num_modalities / 2)
+    return True, micro_batch, whole_passes(steps, width, batch_size, micro_batch, target), int(kept or 0)
+
+
+def whole_passes(steps: PlannedSteps, width: float, batch_size: int, micro_batch: int, target: float) -> int:
+    """The most images of a pass that, none recomputed, stay within `target` bytes; bytes are linear in their number."""
+    one, every = (steps.packed_peak(width, micro_batch, False, -(-batch_size // micro_batch), shown=shown)
+                  for shown in (1, steps.num_modalities))
+    more = (target - one) / (every - one) * (steps.num_modalities - 1) * micro_batch
+    return micro_batch + int(more) if more >= 0 else 0
 
 
 def fitting_micro_batch(batch_size: int, memory: Callable[[int], float], target: float) -> int:

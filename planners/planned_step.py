@@ -18,6 +18,8 @@ from nnmiss.networks.base import MissingModalityNetwork
 from nnmiss.networks.shared_encoder_unet import SharedEncoderUNet
 from nnmiss.planners.step_meter import StepMeter, held
 
+MOST_SAMPLES = 16  # of a batch whose step is gone through whole
+
 
 @dataclass(frozen=True, eq=False)
 class PlannedSteps:
@@ -28,12 +30,14 @@ class PlannedSteps:
         num_modalities: M.
         num_outputs: output channels of the network.
         regions: whether labels are regions (sigmoid) instead of classes (softmax).
+        variant: settings of SharedEncoderUNet that are not its defaults, such as fusion.
     """
 
     configuration: ConfigurationManager = field(repr=False)
     num_modalities: int
     num_outputs: int
     regions: bool = False
+    variant: dict[str, object] = field(default_factory=dict)
 
     @cache  # noqa: B019 (both live as long as one plan is made)
     def stock_forward(self) -> StepMeter:
@@ -45,22 +49,44 @@ class PlannedSteps:
         """Operations and bytes moved of the packed network's forward pass of one sample with `shown` modalities."""
         return self._metered_forward(self._packed(width), lambda network: self._packed_pass(network, shown, 1))
 
-    @cache  # noqa: B019
     def stock_peak(self, samples: int) -> int:
         """Peak of the bytes held in stock's training step of `samples` samples."""
+        return self._of_many(self._stock_peak, samples)
+
+    def packed_peak(self, width: float, samples: int, checkpointing: bool = False, passes: int = 1, kept: int = 0,
+                    shown: int | None = None) -> int:
+        """Peak of the bytes held in the packed network's step of `passes` times `samples` samples.
+
+        Args:
+            kept: with checkpointing, images of a pass that are not recomputed.
+            shown: modalities; None: all.
+        """
+        share = kept / samples
+        return self._of_many(lambda n: self._packed_peak(width, n, checkpointing, passes, round(share * n), shown), samples)
+
+    @staticmethod
+    def _of_many(peak: Callable[[int], int], samples: int) -> int:
+        """peak(samples); of many samples, as of small 2D images, from two smaller numbers: it grows by so much a sample."""
+        if samples <= MOST_SAMPLES:
+            return peak(samples)
+        half, most = peak(MOST_SAMPLES // 2), peak(MOST_SAMPLES)
+        return round(most + (samples - MOST_SAMPLES) * (most - half) / (MOST_SAMPLES - MOST_SAMPLES // 2))
+
+    @cache  # noqa: B019
+    def _stock_peak(self, samples: int) -> int:
         network, x = self._stock(), self._images(samples)
         return self._peak(network, x, lambda: self._loss(network(x)), passes=1)
 
     @cache  # noqa: B019
-    def packed_peak(self, width: float, samples: int, checkpointing: bool = False, passes: int = 1) -> int:
-        """Peak of the bytes held in the packed network's step with all modalities, of `passes` times `samples` samples."""
+    def _packed_peak(self, width: float, samples: int, checkpointing: bool, passes: int, kept: int,
+                     shown: int | None) -> int:
         network = self._packed(width)
-        network.activation_checkpointing = checkpointing
+        network.activation_checkpointing, network.kept_images = checkpointing, kept
         network.zero_grad()
         ratios = torch.ones(self.num_modalities, self.num_modalities)
 
         def loss() -> Tensor:
-            logits, features, index = self._packed_pass(network, self.num_modalities, samples)
+            logits, features, index = self._packed_pass(network, shown or self.num_modalities, samples)
             distillation = pairwise_distillation(features[-1], index, ratios)  # first, as in training
             return self._loss(logits) + distillation
 
@@ -73,7 +99,8 @@ class PlannedSteps:
     @cache  # noqa: B019
     def _packed(self, width: float) -> MissingModalityNetwork:
         with torch.device("meta"):
-            return SharedEncoderUNet(build_unet(self.configuration, 1, self.num_outputs, True, width), self.num_modalities)
+            unet = build_unet(self.configuration, 1, self.num_outputs, True, width)
+            return SharedEncoderUNet(unet, self.num_modalities, **self.variant)
 
     def _images(self, samples: int) -> Tensor:
         return torch.empty(samples, self.num_modalities, *self.configuration.patch_size, device="meta")
@@ -84,7 +111,7 @@ class PlannedSteps:
         index = torch.full((samples, self.num_modalities), -1)
         index[:, :shown] = torch.arange(samples * shown).view(samples, shown)
         images = self._images(samples)[:, :shown].clone().flatten(0, 1)[:, None]  # (samples * shown, 1, ...)
-        features = network.encode(images, index[:, :shown].flatten())
+        features = network.encode(images, torch.arange(shown).repeat(samples))
         return network.decode(network.fuse(features, index)), features, index
 
     @staticmethod

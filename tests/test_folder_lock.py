@@ -1,15 +1,20 @@
 """One process at a time in a folder, temporary files of killed processes, and files that are published together."""
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from nnmiss.atomic_files import remove_leftovers, replacing, replacing_together, write_text
+from nnmiss import atomic_files, folder_lock
+from nnmiss.atomic_files import is_running, remove_leftovers, replacing, replacing_together, write_text
 from nnmiss.errors import NnmissError
 from nnmiss.folder_lock import NAME, only_one
 
@@ -153,3 +158,47 @@ def test_files_are_published_together_or_not_at_all(tmp_path):
     write("two")
     assert [(tmp_path / name).read_text() for name in files] == ["two"] * 3
     assert {file.name for file in tmp_path.iterdir()} == {"case.json", "case.nii.gz", "uncertainty"}
+
+
+class Windows:
+    """kernel32 with processes 7 (runs), 8 (ended, its handle still known) and 9 (another user's)."""
+
+    closed = 0
+
+    def OpenProcess(self, rights, inherit, process):
+        return process.value if process.value in (7, 8) else 0
+
+    def GetLastError(self):
+        return self.error
+
+    def GetExitCodeProcess(self, handle, code):
+        code._obj.value = {7: 259, 8: 0}[handle]
+        return 1
+
+    def CloseHandle(self, handle):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("process, error, expected", [(7, 0, True), (8, 0, False), (9, 5, True), (10, 87, False)])
+def test_looking_for_a_process_on_windows_does_not_end_it(monkeypatch, process, error, expected):
+    system = Windows()
+    system.error = error
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=system), raising=False)
+    monkeypatch.setattr(atomic_files, "os", SimpleNamespace(name="nt"))  # without kill
+    assert is_running(process) == expected
+    assert system.closed == (process in (7, 8))
+
+
+@pytest.mark.parametrize("process, refused", [(None, False), ("7", False), (10**30, False), (-1, False), (True, False),
+                                              (0, False), (1, True)])
+def test_without_locks_a_strange_record_is_no_process(tmp_path, monkeypatch, process, refused):
+    monkeypatch.setattr(folder_lock, "fcntl", None)
+    (tmp_path / NAME).write_text(json.dumps({"process": process, "host": socket.gethostname(), "doing": "trains"}))
+    if refused:
+        with pytest.raises(NnmissError, match="process 1 on"), only_one(tmp_path, "trains"):
+            pass
+    else:
+        monkeypatch.delattr(os, "pwrite")  # as on Windows
+        with only_one(tmp_path, "trains"):
+            assert json.loads((tmp_path / NAME).read_text())["process"] == os.getpid()
+        assert not (tmp_path / NAME).exists()

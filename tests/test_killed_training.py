@@ -1,13 +1,18 @@
 """Training that SIGKILL ends anywhere goes on to the weights, to the last bit, of a run that nobody disturbed."""
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from killed_runs import differences, in_child
+from nnunetv2.paths import nnUNet_preprocessed
 from tiny_dataset import DATASET, PLANS, fold_folder
 
+from nnmiss.atomic_files import _writer
 from nnmiss.cli import train
 from nnmiss.inference.checkpoints import read_checkpoint
 from nnmiss.trainers import method_class
@@ -61,6 +66,22 @@ def test_a_killed_training_resumes_to_the_same_bits(tiny, method, monkeypatch):
     monkeypatch.setattr("nnmiss.trainers.progress.ProgressLogger.plot_progress_png", lambda self, folder: None)
     monkeypatch.setattr("nnmiss.trainers.progress._draw_table", lambda frame, name, path: None)
     kill_and_compare(tiny, method, points=1, seed=1, iterations=1)
+
+
+def test_what_a_killed_training_left_in_shared_folders_goes(tiny, monkeypatch):
+    """Found by the fifty kills: one came while a file of the model's folder, which folds share, was written."""
+    model = fold_folder(tiny, method_class("modality_dropout").__name__).parent
+    model.mkdir(parents=True)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = _writer().partition("-")[2]
+    left = [folder / f".plans.{ended.pid}-{host}.tmp.json" for folder in (model, Path(str(nnUNet_preprocessed)) / DATASET)]
+    written_now = model / f".other.{os.getpid()}-{host}.tmp.json"
+    for file in (*left, written_now):
+        file.touch()
+    assert command("modality_dropout", "num_epochs=1", "num_iterations_per_epoch=1")() == 0
+    assert not any(file.exists() for file in left)
+    assert written_now.exists()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_trainers import make_batch, make_trainer
 
-from nnmiss.trainers.metakd import frozen
+from nnmiss.trainers.modality_importance import frozen
 
 
 @pytest.fixture

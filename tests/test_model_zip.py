@@ -58,6 +58,11 @@ def refused(path, results, *flags) -> str:
     return str(error.value)
 
 
+def refused_with(results, contents, sign=True) -> str:
+    """Why a zip of these contents is refused."""
+    return refused(rewritten(results, contents, sign), results)
+
+
 # ---- what goes round ------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +204,7 @@ def test_a_link_in_the_place_of_the_model_is_not_followed(model_zip, results, tm
 def test_members_that_no_model_has_are_refused(model_zip, results, name):
     contents = {**members(model_zip), name: b""}
     for sign in (False, True):
-        why = refused(rewritten(results, contents, sign), results)
+        why = refused_with(results, contents, sign)
         assert any(said in why for said in ("was refused", "no file of a model", "of no fold that it names"))
 
 
@@ -224,13 +229,13 @@ def test_links_and_special_files_are_refused(model_zip, results, mode):
 def test_contents_that_are_not_those_of_the_manifest_are_refused(model_zip, results):
     contents = members(model_zip)
     changed = {**contents, f"{ABOVE}plans.json": contents[f"{ABOVE}plans.json"].replace(b"nnMissPlans", b"nnMissPlanz", 1)}
-    assert "length or sha256 differs" in refused(rewritten(results, changed, sign=False), results)
+    assert "length or sha256 differs" in refused_with(results, changed, sign=False)
     longer = {**contents, f"{ABOVE}plans.json": contents[f"{ABOVE}plans.json"] + b" "}
-    assert "manifest.json says" in refused(rewritten(results, longer, sign=False), results)
+    assert "manifest.json says" in refused_with(results, longer, sign=False)
     fewer = {name: content for name, content in contents.items() if not name.endswith("run.json")}
-    assert "do not list the same files" in refused(rewritten(results, fewer, sign=False), results)
+    assert "do not list the same files" in refused_with(results, fewer, sign=False)
     more = {**contents, f"{ABOVE}fold_0/run.jsonx": b""}
-    assert "do not list the same files" in refused(rewritten(results, more, sign=False), results)
+    assert "do not list the same files" in refused_with(results, more, sign=False)
 
 
 @pytest.mark.parametrize("change, message", [
@@ -245,7 +250,7 @@ def test_contents_that_are_not_those_of_the_manifest_are_refused(model_zip, resu
 def test_a_strange_manifest_is_refused(model_zip, results, change, message):
     contents = members(model_zip)
     contents["manifest.json"] = json.dumps({**json.loads(contents["manifest.json"]), **change}).encode()
-    assert message.split("|")[0] in (why := refused(rewritten(results, contents, sign=False), results)) \
+    assert message.split("|")[0] in (why := refused_with(results, contents, sign=False)) \
         or message.split("|")[-1] in why
 
 
@@ -253,13 +258,13 @@ def test_a_strange_manifest_is_refused(model_zip, results, change, message):
     b"", b"[]", b"null", b"[" * 100_000, b'{"a":' * 500 + b"1" + b"}" * 500, b"\xff\xfe", b"{"])
 def test_a_manifest_that_is_none_is_refused(model_zip, results, content):
     contents = {**members(model_zip), "manifest.json": content}
-    assert "manifest.json" in refused(rewritten(results, contents, sign=False), results)
+    assert "manifest.json" in refused_with(results, contents, sign=False)
 
 
 def test_bombs_are_refused_before_they_are_unpacked(model_zip, results):
     contents = members(model_zip)
     zeros = {**contents, WEIGHTS: bytes(20 << 20)}
-    assert "claim to unpack to" in refused(rewritten(results, zeros), results)
+    assert "claim to unpack to" in refused_with(results, zeros)
     assert "the limit is 0.0001" in refused(model_zip, results, "--max_gb", "0.0001")
 
 
@@ -346,14 +351,13 @@ def changed_weights(model_zip, change) -> dict[str, bytes]:
     (lambda c: c["network_weights"].update(more="text"), "must hold tensors"),
     (lambda c: c.pop("nnmiss"), "nnmiss / method")])
 def test_checkpoints_that_do_not_fit_are_refused(model_zip, results, change, message):
-    assert message in refused(rewritten(results, changed_weights(model_zip, change)), results)
+    assert message in refused_with(results, changed_weights(model_zip, change))
 
 
 def test_a_checkpoint_that_runs_code_is_refused_and_runs_nothing(model_zip, results, tmp_path):
     contents = changed_weights(model_zip, lambda c: c["nnmiss"].update(state=Evil(tmp_path / "victim")))
-    assert "was refused" in refused(rewritten(results, contents), results)
-    assert "was refused" in refused(rewritten(results, {**members(model_zip), WEIGHTS: pickle.dumps(Evil(tmp_path / "v"))}),
-                                    results)
+    assert "was refused" in refused_with(results, contents)
+    assert "was refused" in refused_with(results, {**members(model_zip), WEIGHTS: pickle.dumps(Evil(tmp_path / "v"))})
     assert not (tmp_path / "victim").exists() and not (tmp_path / "v").exists()
 
 
@@ -375,7 +379,21 @@ def test_descriptions_that_say_more_than_they_may_are_refused(model_zip, results
     contents = members(model_zip)
     assert old in contents[ABOVE + name]
     contents[ABOVE + name] = contents[ABOVE + name].replace(old, new)
-    assert message in refused(rewritten(results, contents), results)
+    assert message in refused_with(results, contents)
+
+
+def test_what_a_killed_installation_left_goes_with_the_next(model_zip, results, monkeypatch):
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(install, "check_files", lambda *_: os.kill(os.getpid(), 9))
+        install_model.run([str(model_zip)])
+    os.waitpid(child, 0)
+    other = results / "Dataset901_Other"
+    shutil.copytree(results / DATASET, other)
+    assert [len(list(folder.iterdir())) for folder in (results / DATASET, other)] == [1, 1]  # hidden ones
+    assert install_model.run([str(model_zip)]) == 0
+    assert [path.name for path in (results / DATASET).iterdir()] == [MODEL]
+    assert not list(other.iterdir())
 
 
 def test_a_full_disk_is_said_before_and_leaves_nothing(model_zip, results, monkeypatch):

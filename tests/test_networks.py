@@ -94,6 +94,18 @@ def slow_fusion(fusion, features, present, importance):
         elif type(fusion) is FUSIONS["concat"]:
             kernel = torch.cat(list(fusion.weight), 1).view(c, m * c, 1, 1, 1)
             out.append(torch.nn.functional.conv3d(torch.cat(full)[None], kernel, fusion.bias)[0])
+        elif type(fusion) is FUSIONS["gated"]:
+            scores = {i: torch.einsum("c,cxyz->xyz", fusion.gate_weight[i], f) for i, f in shown.items()}
+            gate = torch.stack([w[i] * torch.exp(score + fusion.gate_bias[i]) for i, score in scores.items()])
+            maps = [torch.einsum("oc,cxyz->oxyz", fusion.weight[i], f) for i, f in shown.items()]
+            out.append(sum(g * f for g, f in zip(gate / gate.sum(0), maps)) + fusion.bias.view(-1, 1, 1, 1))
+        elif type(fusion) is FUSIONS["mean_variance"]:
+            share = torch.tensor([w[i] for i in shown]).view(-1, 1, 1, 1, 1) / sum(w[i] for i in shown)
+            own, k = torch.stack(list(shown.values())), len(shown)
+            mean = (share * own).sum(0)
+            variance = (share * (own - mean)**2).sum(0) * k / max(1, k - 1)  # 0 for a single modality
+            both = torch.einsum("oc,cxyz->oxyz", fusion.weight, torch.cat([mean, variance]))
+            out.append(both + fusion.bias.view(-1, 1, 1, 1))
         else:
             maps = [torch.einsum("oc,cxyz->oxyz", fusion.weight[i], w[i] * f) for i, f in shown.items()]
             out.append(m / len(maps) * sum(maps) + fusion.bias.view(-1, 1, 1, 1))
@@ -153,5 +165,5 @@ def test_width_factor_scales_features_and_keeps_multiples_of_eight():
 def test_unknown_choices_are_refused_with_the_names():
     with pytest.raises(NnmissError, match=r"concat, mean, linear"):
         fusion_class("concatenate")
-    with pytest.raises(NnmissError, match="bottleneck or all"):
-        SharedEncoderUNet(build_unet(tiny_configuration(), 1, 2, False), 4, imputation="none")
+    with pytest.raises(NnmissError, match="bottleneck, all, none"):
+        SharedEncoderUNet(build_unet(tiny_configuration(), 1, 2, False), 4, imputation="nothing")

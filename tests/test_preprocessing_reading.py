@@ -32,7 +32,7 @@ from nnmiss.preprocessing.read_case import read_case, read_label
 from nnmiss.preprocessing.splits_file import choose_splits, install_splits, read_splits
 from nnmiss.preprocessing.subset_report import ROWS_SHOWN, count_subsets, write_subset_report
 from nnmiss.preprocessing.voxel_grid import VoxelGrid, grid_difference
-from nnmiss.preprocessing.whole_file import why_not_whole
+from nnmiss.preprocessing.whole_file import first_look, why_not_whole
 
 MODALITIES = ["flair", "t1", "t1ce"]
 SHAPE = (6, 7, 8)
@@ -230,6 +230,22 @@ def test_voxels_of_another_unit_are_refused_where_they_would_be_resampled():
             check_resampling("a", images, plans, configuration)
 
 
+@pytest.mark.parametrize("own, wanted, shape, channels, message", [
+    ([5.0, 5, 5], [0.5, 0.5, 0.5], (40, 40, 40), 1, None),  # a PET on the grid of a fine MRI: 1000 times the voxels
+    ([20.0, 4, 4], [0.25, 0.25, 0.25], (4, 16, 16), 4, None),
+    ([1000.0] * 3, [1.0] * 3, (24, 24, 24), 1, "not believable"),  # micrometres for mm
+    ([3.0, 1000, 1000], [1.0, 1.0], (24, 24, 24), 1, "not believable"),  # the same in 2D
+    ([0.001] * 3, [1.0] * 3, (24, 24, 24), 1, "not believable"),
+    ([40.0] * 3, [0.5] * 3, (24, 24, 24), 4, r"1920 x 1920 x 1920 voxels \(now 24 x 24 x 24\), for which 158.2 GB"),
+    ([1.0] * 3, [1.0] * 3, (500, 500, 500), 4, None)])  # as large as it is, it was read
+def test_growth_is_bounded_by_belief_and_by_memory(monkeypatch, own, wanted, shape, channels, message):
+    monkeypatch.setattr("nnmiss.preprocessing.preprocessor.memory", lambda: 2**31)
+    images = SimpleNamespace(data=np.broadcast_to(np.float32(0), (channels, *shape)), properties={"spacing": own})
+    configuration = SimpleNamespace(spacing=wanted, configuration={"resampling_fn_data": "resample_data_or_seg_to_shape"})
+    with pytest.raises(NnmissError, match=message) if message else nullcontext():
+        check_resampling("a", images, SimpleNamespace(transpose_forward=[0, 1, 2]), configuration)
+
+
 def test_no_channel_and_channel_beyond_names(case):
     with pytest.raises(NnmissError, match="case a has no channel file at all"):
         read_case(RawCase("a", {}, case.label), MODALITIES, SimpleITKIO)
@@ -290,6 +306,23 @@ def test_checksum_is_verified_when_thorough(case):
     assert "corrupt" in why_not_whole(case.files[0], thorough=True)
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind, extra", [("<f4", b""), (">f4", b""), ("<f8", b"more behind"), ("<i2", b"")])
+def test_one_unpacking_finds_nan_as_a_whole_array_does(tmp_path, monkeypatch, ending, kind, extra):
+    monkeypatch.setattr("nnmiss.preprocessing.whole_file.AT_ONCE", 64)
+    array = noise().T.astype(kind)
+    if kind != "<i2":
+        array[[0, 3, -1], [0, 2, -1], [0, 5, -1]] = [np.nan, np.inf, -np.inf]
+    image = nibabel.Nifti1Image(array, np.eye(4), nibabel.Nifti1Header(endianness=kind[0]))
+    image.header.set_data_dtype(kind)
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"nan " * 9))
+    raw = image.to_bytes() + extra
+    path = tmp_path / f"a_0000{ending}"
+    path.write_bytes(gzip.compress(raw[:500]) + gzip.compress(raw[500:]) if ending == ".nii.gz" else raw)
+    stored = nibabel.load(path).dataobj.get_unscaled()
+    assert first_look(str(path)) == (None, int((~np.isfinite(stored)).sum())) == (None, 0 if kind == "<i2" else 3)
+
+
 def test_truncated_plain_nifti(tmp_path):
     path = write_image(tmp_path / "a_0000.nii", noise())
     assert why_not_whole(path) is None
@@ -298,13 +331,15 @@ def test_truncated_plain_nifti(tmp_path):
 
 
 @pytest.mark.parametrize("num_samples", [50, 20_000])
-def test_intensity_statistics_are_nnunets_over_the_cases_that_have_the_channel(num_samples):
+def test_intensity_statistics_are_nnunets_over_the_cases_that_have_the_channel(num_samples, monkeypatch):
     rng = np.random.default_rng(3)
     segs = [(rng.random((1, *SHAPE)) < p) for p in (0.5, 0.3, 0.7)]
     images = [rng.normal(50 * c, 9, (2, *SHAPE)).round(1).astype(np.float32) for c in range(3)]
     have = [[0, 1], [1], [0, 1]]
     samples = [sample_foreground(s, i[h], h, num_samples) for s, i, h in zip(segs, images, have)]
+    monkeypatch.setattr("nnmiss.preprocessing.intensity_statistics.AT_ONCE", 999)  # the draws come in parts
     ours = [channel_statistics(samples, c, num_samples) for c in (0, 1)]
+    assert not any(sample.values for sample in samples)  # their memory is given up
     drawn = {0: [], 1: []}
     for seg, image, channels in zip(segs, images, have):
         per_channel, _ = DatasetFingerprintExtractor.collect_foreground_intensities(

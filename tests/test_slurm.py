@@ -13,6 +13,7 @@ from nnmiss.benchmark.slurm import slurm_script, without_slurm
 from nnmiss.errors import NnmissError
 
 TYPED = ["-d", "12", "-o", "out", "--runs", "alpha 0: metakd alpha=0", "it's: lckd", "--folds", "0", "1"]
+ODD = "it's $(touch pwned) \"logs\" & `id`"
 FAKES = {
     "sbatch": 'printf "%s\\n" "$*" >> "$TRACE/submitted"; wc -l < "$TRACE/submitted" | tr -d " "\n',
     "scontrol": 'printf "%s\\n" "$*" >> "$TRACE/requeued"\n',
@@ -40,7 +41,7 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "my results"))
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     monkeypatch.setenv("SLURM_JOB_ID", "5")  # of an interactive job in which the user types
-    (tmp_path / "bench.sh").write_text(slurm_script(TYPED, 4, tmp_path / "logs"))
+    (tmp_path / "bench.sh").write_text(slurm_script(TYPED, 4, tmp_path / f"50% {ODD}"))
     return tmp_path
 
 
@@ -59,11 +60,13 @@ def test_it_submits_the_array_and_the_tables_after_it(cluster):
     subprocess.run(["bash", "-n", "bench.sh"], check=True)
     out = subprocess.run(["bash", "bench.sh"], check=True, capture_output=True, text=True).stdout
     first, second = lines(cluster / "submitted")
-    assert first == "--parsable bench.sh"
-    assert second == "--parsable --dependency=afterany:1 --array=0 --gres=none --time=4:00:00 bench.sh collect"
+    logs = f"--output={cluster}/50%% {ODD}/%A_%a.txt"
+    assert first == f"--parsable {logs} bench.sh"
+    assert second == f"--parsable {logs} --dependency=afterany:1 --array=0 --gres=none --time=4:00:00 bench.sh collect"
+    assert out.splitlines()[-1] == f"logs: {cluster}/50% {ODD}"
     assert "4 trainings as job 1" in out
     assert "#SBATCH --array=0-3\n" in (cluster / "bench.sh").read_text()
-    assert not (cluster / "ran").exists()
+    assert not (cluster / "ran").exists() and not (cluster / "pwned").exists()
 
 
 def test_a_task_runs_its_job_and_the_last_one_collects(cluster):
@@ -89,5 +92,8 @@ def test_a_task_at_its_time_limit_stops_and_is_queued_again(cluster, restarts, r
 def test_too_many_jobs_are_refused_and_the_flag_is_left_out(tmp_path):
     with pytest.raises(NnmissError, match="one script for each seed"):
         slurm_script(TYPED, 1002, tmp_path)
+    for logs, name in ((tmp_path / "a\\b", "bench.sh"), (tmp_path / "a\nb", "bench.sh"), (tmp_path, "a\nrm -r x.sh")):
+        with pytest.raises(NnmissError, match="backslash or a control character"):
+            slurm_script(TYPED, 4, logs, name)
     assert without_slurm(["-d", "1", "--slurm", "a.sh", "--seeds", "0"]) == ["-d", "1", "--seeds", "0"]
     assert without_slurm(["--slurm", "-d", "1", "--slurm=b.sh"]) == ["-d", "1"]

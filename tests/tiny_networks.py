@@ -40,10 +40,10 @@ def tiny_configuration(dim: int = 3, residual: bool = False, features=(6, 8, 10)
 
 
 def shared(num_modalities=4, dim=3, residual=False, fusion="concat", imputation="all", heads=3, checkpointing=False,
-           deep_supervision=False) -> SharedEncoderUNet:
-    """A tiny shared-encoder network."""
+           deep_supervision=False, **options) -> SharedEncoderUNet:
+    """A tiny shared-encoder network; further options are its own."""
     unet = build_unet(tiny_configuration(dim, residual), 1, heads, deep_supervision)
-    return SharedEncoderUNet(unet, num_modalities, fusion, imputation, checkpointing)
+    return SharedEncoderUNet(unet, num_modalities, fusion, imputation, checkpointing, **options)
 
 
 def early(num_modalities=4, dim=3, heads=3, deep_supervision=False) -> EarlyFusionUNet:

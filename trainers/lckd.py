@@ -169,7 +169,8 @@ class nnMissTrainerLCKD(LCKD, MissingModalityTrainer):
         "fusion": "concat", "imputation": "all",
         "modality_specific": "none",  # what of the shared encoder each modality has for itself (modality_layers.specialise)
         "separate_stages": 0,  # so many first stages of the encoder exist once per modality
-        "width_factor": 1.0, "activation_checkpointing": False, "micro_batch": 0,
+        "width_factor": 1.0, "micro_batch": 0,
+        "activation_checkpointing": False, "whole_passes": 0, "kept_images": 0,
     }
     presets = {"paper": {}, "official": {"weight_decay": 0.0, "imputation": "bottleneck"}}
 

@@ -6,151 +6,115 @@ decide where neither says is in documentation/reference/methods/metakd.md.
 """
 from __future__ import annotations
 
-from contextlib import contextmanager
+from torch import Tensor, nn
 
-import torch
-from torch import nn
-
-from nnmiss.classification.tasks import num_outputs
+from nnmiss.classification.tasks import TaskLoss, num_outputs
 from nnmiss.errors import NnmissError
-from nnmiss.losses.feature_statistics import collapse_statistics, generation_statistics
-from nnmiss.losses.importance import NORMALISATIONS, ImportanceWeights
+from nnmiss.inference.gate_weights import task_names
+from nnmiss.losses.collapse_guards import GUARDS
+from nnmiss.losses.feature_distances import DISTANCES
 from nnmiss.losses.pairwise_distillation import DIRECTIONS, pairwise_distillation
 from nnmiss.networks.base import item_index
 from nnmiss.networks.fusion import FUSIONS
+from nnmiss.networks.modality_layers import MODALITY_SPECIFIC
 from nnmiss.networks.shared_encoder_unet import IMPUTATIONS, build_shared_encoder
 from nnmiss.networks.shared_features import build_shared_features
-from nnmiss.seeding import torch_generator
+from nnmiss.networks.subset_teaching import PLACES, Pass
 
 from .base import MissingModalityTrainer
 from .classification import ClassificationTrainer
+from .full_set_teaching import FullSetTeaching
+from .held_out_crops import fixed_crops
 from .loaders import make_loader
-from .processes import mean_of_all
+from .modality_importance import ModalityImportance
 from .stages import SCHEDULES, Stage, StagedSchedule
 
-FEWEST_UPDATES = 10  # of w in a stage, however short the run
 
+class MetaKD(ModalityImportance):
+    """Eq. 4 to 6 and Algorithm 1, the same for segmentation and classification; mixed into their trainers.
 
-class MetaKD:
-    """Eq. 4 to 6 and Algorithm 1, the same for segmentation and classification; mixed into their trainers."""
+    Here is the inner problem; the outer one, w, is ModalityImportance.
+    """
 
     method = "metakd"
     shared = {
         "alpha": 0.1,  # weight of distillation, Eq. 4, section 8
+        "alpha_warmup": 0.0,  # share of the stage's iterations over which alpha grows from 0, for features to form first
         "p": 1,  # norm of Eq. 5, section 8; 2 is Fig. 3a's ablation
+        "distance": "lp",  # of features, Eq. 5; or cosine, relation (nnmiss.losses.feature_distances)
         "direction": "detached",  # who learns from whom (pairwise_distillation); Eq. 4 as written: symmetric
-        "normalisation": "softmax",  # of w, Eq. 6; "relu" and "sigmoid" are Table 6
-        "meta_interval": 100,  # iterations between updates of w, section 8
-        "meta_steps": 1,  # optimiser steps per update of w
-        "meta_batch_size": 0,  # cases per step; 0: the plan's batch size
-        "meta_lr": 1e-2,  # Adam on w, section 8
+        **ModalityImportance.settings_of_w,
     }
-    limits = {"alpha": (0, 1e6), "meta_interval": (1, 10**7), "meta_steps": (1, 10**4), "meta_batch_size": (0, 10**4),
-              "meta_lr": (1e-12, 1e3), "meta_weight_decay": (0, 1e3)}
-    choices = {"p": (1, 2), "direction": DIRECTIONS, "normalisation": tuple(NORMALISATIONS)}
+    limits = {"alpha": (0, 1e6), "alpha_warmup": (0, 1), **ModalityImportance.limits_of_w}
+    choices = {"p": (1, 2), "distance": DISTANCES, "direction": DIRECTIONS, **ModalityImportance.choices_of_w}
     places = "bottleneck"  # the features that are distilled, of the scales that the network returns
 
-    def initialize(self):
-        super().initialize()
-        start = torch_generator(self.seed, self.method, "importance weights")
-        self.importance = ImportanceWeights(len(self.modalities), self.normalisation, start).to(self.device)
-        self.importance_optimizer = torch.optim.Adam(self.importance.parameters(), self.meta_lr,
-                                                     weight_decay=self.meta_weight_decay)
-
-    def losses(self, network, x, target, present):
+    def losses(self, network, x, target, present, available=None):
         """Inner problem of Eq. 4: task loss plus alpha times the modality-weighted distillation."""
-        logits, features = network(x, present, return_features=True)
-        index, ratios = item_index(present), self.importance.ratios()
-        scales = features if self.places == "every_stage" else features[-1:]
-        distillation = sum(pairwise_distillation(f, index, ratios, self.p, self.direction) for f in scales) / len(scales)
-        task = self.loss(logits, target)
-        return {"loss": task + self.alpha * distillation, "task": task, "distillation": distillation}
+        seen = self.look(network, x, present, available)
+        distillation = self.distillation(seen, target, present, available)
+        task, full = self.loss(seen.logits, target), self.full_loss(seen, target)
+        parts = {"loss": task + self.alpha_now * distillation, "task": task, "distillation": distillation}
+        if full is not None:
+            parts = {**parts, "loss": parts["loss"] + self.full_task * full, "full": full}
+        return parts
 
-    # ---- outer problem: the importance weights ------------------------------------------------------------------
+    def look(self, network, x, present: Tensor, available: Tensor | None = None) -> Pass:
+        """One call of the network."""
+        logits, features = network(x, present, return_features=True)
+        scales = features if self.places == "every_stage" else features[-1:]
+        return Pass(logits, item_index(present), scales, scales)
+
+    def distillation(self, seen: Pass, target, present: Tensor, available: Tensor | None = None) -> Tensor:
+        """Mean over scales of the distances between modalities, weighted by w_i / w_j (Eq. 4 and 5)."""
+        ratios = self.importance.ratios()
+        return sum(pairwise_distillation(f, seen.index, ratios, self.p, self.direction, self.distance)
+                   for f in seen.features) / len(seen.features)
+
+    def full_loss(self, seen: Pass, target) -> Tensor | None:
+        """Task loss of all that the samples have, which counts `full_task` times; None where it does not."""
+        return None
 
     @property
-    def update_interval(self) -> int:
-        """Iterations between updates of w; shorter in short runs, so that every stage has at least ten."""
-        iterations = self.num_epochs * self.num_iterations_per_epoch
-        return min(self.meta_interval, max(1, iterations // FEWEST_UPDATES))
-
-    def before_iteration(self):
-        if self.iteration % self.update_interval == 0:
-            seen = [self.update_importance(step) for step in range(self.meta_steps)]
-            bottleneck, present = (torch.cat(parts) for parts in zip(*seen))
-            self.log_importance(bottleneck, item_index(present))
-
-    def meta_batch(self, step: int) -> dict:
-        """The held-out cases of one step."""
-        return self.next_batch(self.meta_loader, self.iteration, step, "meta")
-
-    def update_importance(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of Adam on w for the task loss of w-weighted features on held-out cases (Eq. 4, first line).
-
-        First order, as in the official code: the network is taken as it is and gets no gradient.
-
-        Returns:
-            The bottleneck features (P, C, *spatial) and what was shown (B, M), for the log.
-        """
-        batch = self.meta_batch(step)
-        x, target = self.to_device(batch)
-        present = self.available_of(batch["keys"])
-        with frozen(self.bare_network), self.autocast():
-            logits, features = self.bare_network(x, present, importance=self.importance(), return_features=True)
-            loss = self.loss(logits, target)
-        # in half precision the gradient, a mean over voxels, would fall below the smallest number without scaling
-        scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
-        gradient = torch.autograd.grad(loss * scale, [self.importance.raw])[0] / scale
-        gradient = mean_of_all(gradient, batch.get("weight", 1.0))
-        if torch.isfinite(gradient).all():  # else the scale was too large, and the training steps will lower it
-            self.importance.raw.grad = gradient
-            self.importance_optimizer.step()
-        return features[-1].detach(), present
-
-    def log_importance(self, bottleneck: torch.Tensor, index: torch.Tensor) -> None:
-        """Fig. 4 (w), Fig. 5 (generated against true features) and what reveals collapse, over iterations."""
-        iteration = self.first_iteration + self.iteration
-        self.progress.add_row("importance_weights", self.modalities, iteration, self.importance().tolist())
-        collapse, generated = collapse_statistics(bottleneck, index), generation_statistics(bottleneck, index)
-        nan = (float("nan"), float("nan"))
-        columns = {f"collapse:{name.replace('_', ' ')}": value for name, value in collapse.items()}
-        for position, name in enumerate(("L1 distance", "cosine similarity")):
-            columns.update({f"{name} of generated and true feature:{modality}": generated.get(m, nan)[position]
-                            for m, modality in enumerate(self.modalities)})
-        self.progress.add_row("features", list(columns), iteration, list(columns.values()))
-
-    def status(self) -> str:
-        weights = " ".join(f"{m} {w:.2f}" for m, w in zip(self.modalities, self.importance().tolist()))
-        return f", w {weights}"
-
-    def method_state(self):
-        return {"importance": self.importance.state_dict(),
-                "importance_optimizer": self.importance_optimizer.state_dict()}
-
-    def load_method_state(self, state):
-        self.importance.load_state_dict(state["importance"])
-        self.importance_optimizer.load_state_dict(state["importance_optimizer"])
-        for group in self.importance_optimizer.param_groups:  # the stage before may have had others
-            group.update(lr=self.meta_lr, weight_decay=self.meta_weight_decay)
+    def alpha_now(self) -> float:
+        """alpha at this iteration."""
+        rising = self.alpha_warmup * self.num_epochs * self.num_iterations_per_epoch
+        return self.alpha * min(1.0, max(0, self.iteration) / rising) if rising > 0 else self.alpha
 
 
-class nnMissTrainerMetaKD(MetaKD, MissingModalityTrainer):
+class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
     """Shared encoder, generated features for missing modalities (Eq. 2), bi-level training (Eq. 4, Algorithm 1)."""
 
     # 115,000 iterations (section 8); the official code's are 80,000 with every modality, then 35,000 with dropout.
     stages = (Stage("warmup", epochs=320, drop_modalities=False), Stage("missing", epochs=140))
     hyperparameters = {
         **MetaKD.shared,
-        "places": "bottleneck",  # features that are distilled: "bottleneck" (section 8) or "every_stage"
+        "full_task": 0.0,  # weight of the task loss of all that a case has, from the same encoding; toy: +2 ET
+        "temperature": 2.0,  # of places=logits (Hinton et al. 2015: 2 to 5 for few classes)
+        "guard": "none",  # against collapse: variance (VICReg), between_cases, or foreground: only its voxels count
         "schedule": "cosine",  # section 8; the official code: poly
         "meta_weight_decay": 5e-5,  # section 8
     }
-    run_settings = {"meta_cases": 5}  # held-out training cases, as the official code's list
-    limits = {**MetaKD.limits, "meta_cases": (1, 10**6)}
-    choices = {**MetaKD.choices, "places": ("bottleneck", "every_stage"), "schedule": tuple(SCHEDULES),
-               "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS}
-    network_settings = {"fusion": "concat", "imputation": "all", "width_factor": 1.0, "activation_checkpointing": False,
-                        "micro_batch": 0}
+    run_settings = {
+        "meta_cases": 5,  # held-out training cases, as the official code's list
+        "places": "bottleneck",  # what is distilled: bottleneck (section 8), every_stage, decoder, logits
+        "projector": False,  # a learned 1x1x1 convolution on the student's side (FitNets)
+        "teacher": "online",  # of places decoder and logits: the network itself, or "average": with ema_decay its average
+        "per_region": False,  # one vector w per region or label, with weighting forward or leave_one_out
+        **ModalityImportance.run_settings_of_w,
+    }
+    limits = {**MetaKD.limits, "full_task": (0, 100), "temperature": (1e-3, 1e3), "meta_cases": (1, 10**6),
+              "separate_stages": (0, 20)}
+    choices = {**MetaKD.choices, "places": PLACES, "teacher": ("online", "average"), "guard": GUARDS,
+               "schedule": tuple(SCHEDULES), "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS,
+               "modality_specific": MODALITY_SPECIFIC}
+    network_settings = {
+        "fusion": "concat", "imputation": "all",
+        "modality_specific": "none",  # what of the shared encoder each modality has for itself (modality_layers.specialise)
+        "separate_stages": 0,  # so many first stages of the encoder exist once per modality
+        "width_factor": 1.0, "micro_batch": 0,
+        "activation_checkpointing": False, "whole_passes": 0, "kept_images": 0,
+    }
     presets = {
         "paper": {},
         "official": {"schedule": "poly", "weight_decay": 0.0, "imputation": "bottleneck",
@@ -172,13 +136,22 @@ class nnMissTrainerMetaKD(MetaKD, MissingModalityTrainer):
         return self.meta_cases
 
     def get_dataloaders(self):
-        loaders = super().get_dataloaders()
-        whole = self.meta_batch_size or self.configuration_manager.batch_size
-        self.meta_loader = make_loader(self, self.held_out, whole)
+        loaders, whole = super().get_dataloaders(), self.meta_batch_size or self.configuration_manager.batch_size
+        if self.weighting == "bilevel":
+            self.meta_loader = make_loader(self, self.held_out, whole)
+        else:
+            self.fixed_batches()  # now, as cutting them draws random numbers
         return loaders
 
     def meta_batch(self, step):
         return self.next_batch(self.meta_loader, self.iteration, step, "meta", whole=True)
+
+    def make_fixed_batches(self):
+        return fixed_crops(self, self.held_out, self.meta_batch_size or self.configuration_manager.batch_size)
+
+    def region_names(self):
+        names = task_names(self.dataset_json)
+        return names if self.label_manager.has_regions else names[1:]
 
 
 class nnMissClassifierMetaKD(MetaKD, ClassificationTrainer):
@@ -195,6 +168,7 @@ class nnMissClassifierMetaKD(MetaKD, ClassificationTrainer):
         "schedule": "step", "lr_decay": 0.9, "lr_step": 20,  # "decayed by 10 % every 20 epochs"
         "meta_weight_decay": 1e-2,  # section 8
     }
+    run_settings = ModalityImportance.run_settings_of_w
     network_settings = {"imputation": True, "projection": True}
     limits, choices = MetaKD.limits, MetaKD.choices
     presets = {
@@ -214,19 +188,17 @@ class nnMissClassifierMetaKD(MetaKD, ClassificationTrainer):
         if not labelled:
             raise NnmissError(f"metakd learns its importance weights on the validation samples of fold {self.fold}, of "
                               "which none has a label")
+        if self.distance != "lp" and self.p != 1:
+            raise NnmissError(f"p={self.p} is the norm of distance=lp: leave it out")
         self.meta_loader = self.make_loader(labelled, self.meta_batch_size or self.batch_size, "meta")
+        self.held_out_rows = self.rows_of_ids(labelled)
 
+    def make_fixed_batches(self):
+        return [self.batch_of(rows) for rows in self.held_out_rows.split(self.validation_batch_size)]
 
-@contextmanager
-def frozen(network: nn.Module):
-    """While open, `network` is taken as it is: no parameter asks for a gradient, no dropout, no statistics are updated."""
-    learning, training = [p for p in network.parameters() if p.requires_grad], network.training
-    network.eval()
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
-        network.train(training)
+    def region_names(self):
+        return ["class"]
+
+    def scores_of(self, logits, target):
+        """Probability given to the true class; of several labels the geometric mean."""
+        return (-TaskLoss(self.task).per_sample(logits, target)).exp()[:, None]

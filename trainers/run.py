@@ -55,6 +55,8 @@ def train(arguments: RunArguments, only_validate: bool = False, validate_best: b
 
 def tidy(run: RunBase) -> None:
     """Removes what a killed sitting left of no use: temporary files, and the latest checkpoint of a finished stage."""
+    for folder in (run.model_folder, run.preprocessed):  # other trainings may write there now
+        remove_leftovers(folder)
     for folder in (run.fold_folder, *run.fold_folder.glob("stage_*")):
         remove_leftovers(folder, nobody_writes=True)
         if (folder / "checkpoint_final.pth").is_file():

@@ -34,6 +34,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "save_every": (1, 10**7),
     "width_factor": (1 / 64, 8),
     "micro_batch": (0, 10**5),
+    "whole_passes": (0, 10**7),
+    "kept_images": (0, 10**7),
 }
 
 

@@ -19,18 +19,19 @@ SCRIPT = """#!/bin/bash
 #SBATCH --mem=64G
 #SBATCH --time=24:00:00
 #SBATCH --array=0-{last}
-#SBATCH --output={logs}/%A_%a.txt
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@300
 
 if [ -z "${{SLURM_ARRAY_TASK_ID:-}}" ]; then  # not in a task: on a login node or in an interactive job
     set -e
-    array=$(sbatch --parsable "$0")
+    logs={pattern}
+    array=$(sbatch --parsable --output="$logs" "$0")
     array=${{array%%;*}}
-    tables=$(sbatch --parsable --dependency="afterany:$array" --array=0 --gres=none --time=4:00:00 "$0" collect)
+    tables=$(sbatch --parsable --output="$logs" --dependency="afterany:$array" --array=0 --gres=none --time=4:00:00 \
+        "$0" collect)
     echo "submitted {count} trainings as job $array, and the tables as job ${{tables%%;*}}, which waits for them"
-    echo "logs: {logs}"
+    echo logs: {logs}
     exit
 fi
 
@@ -72,16 +73,22 @@ def slurm_script(typed: list[str], count: int, logs: Path, name: str = "bench.sh
         name: what the script is called in its own comments.
 
     Raises:
-        NnmissError: more jobs than SLURM takes in one array.
+        NnmissError: more jobs than SLURM takes in one array; a folder of logs or a name that a script cannot have.
     """
     if count > LARGEST_ARRAY:
         raise NnmissError(f"{count} jobs are more than a SLURM array usually takes ({LARGEST_ARRAY}): make one script for "
                           "each seed (--seeds 0, then --seeds 1, ...)")
+    logs = os.path.abspath(logs)
+    for text in (logs, name):
+        if "\\" in text or not text.isprintable():  # SLURM takes no pattern where there is a backslash
+            raise NnmissError(f"{text!r} has a backslash or a control character, with which SLURM's files cannot be named: "
+                              "choose another -o or --slurm")
+    pattern = logs.replace("%", "%%") + "/%A_%a.txt"
     exports = [f"export {variable}={shlex.quote(str(Path(os.environ[variable]).resolve()))}"
                for variable in FOLDERS if os.environ.get(variable)]
-    return SCRIPT.format(count=count, last=count - 1, logs=logs, name=name, folder=shlex.quote(os.getcwd()),
-                         exports="\n".join(exports), command=shlex.join(["nnmiss_benchmark", *typed]),
-                         restarts=MOST_RESTARTS)
+    return SCRIPT.format(count=count, last=count - 1, logs=shlex.quote(logs), pattern=shlex.quote(pattern), name=name,
+                         folder=shlex.quote(os.getcwd()), exports="\n".join(exports), restarts=MOST_RESTARTS,
+                         command=shlex.join(["nnmiss_benchmark", *typed]))
 
 
 def without_slurm(typed: list[str]) -> list[str]:

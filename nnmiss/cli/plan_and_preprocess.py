@@ -131,10 +131,11 @@ def _print_plan(prepared: Prepared) -> None:
             continue
         estimates = block["estimates"]
         memory = estimates["peak_mib"] / estimates["stock_peak_mib"]
+        above = f", activation checkpointing above {block['whole_passes']} images"
         equal_memory = estimates["equal_memory_width_factor"]
         print(f"  {name}: patch {' x '.join(map(str, configuration.patch_size))}, batch {configuration.batch_size}, "
               f"width {block['width_factor']:g} (of nnU-Net's: cost {estimates['relative_cost']:.2f}, memory {memory:.2f})"
-              + (", activation checkpointing" if block["activation_checkpointing"] else "")
+              + (above if block["activation_checkpointing"] else "")
               + (f", micro-batch {block['micro_batch']}" if block["micro_batch"] < configuration.batch_size else ""))
         print(f"    equal cost at width {estimates['equal_cost_width_factor']:g}, equal memory without checkpointing at "
               + ("none" if equal_memory is None else f"{equal_memory:g}"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipInfo
 
-from nnmiss.atomic_files import parse_json
+from nnmiss.atomic_files import parse_json, remove_leftovers, temporary_name
 from nnmiss.errors import NnmissError, shortened
 from nnmiss.model_files.contents import MANIFEST, Manifest, parse_manifest
 from nnmiss.model_files.file_checks import check_files
@@ -59,6 +59,8 @@ def install_model(path: str | Path, results_folder: str | Path, known: KnownMode
         if total > max_gb * 2**30:
             raise NnmissError(f"{path} unpacks to {total / 2**30:.1f} GB, the limit is {max_gb:g}: give a larger --max_gb "
                               "if you trust it")
+        for dataset in Path(results_folder).glob("Dataset*_*"):  # also of other models' installations that were killed
+            remove_leftovers(dataset)
         target = Path(results_folder) / manifest.dataset / manifest.model
         _check_place(target, overwrite, total)
         with _place_beside(target) as new:
@@ -117,7 +119,7 @@ def _check_place(target: Path, overwrite: bool, total: int) -> None:
 def _place_beside(target: Path) -> Iterator[Path]:
     """A new folder called as the target, in a hidden one beside it; what is left of it at the end is removed."""
     made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
-    temporary = target.parent / f".{target.name}.{os.getpid()}.installing"
+    temporary = target.parent / temporary_name(target.name)
     try:
         temporary.mkdir(parents=True)
         (temporary / target.name).mkdir()

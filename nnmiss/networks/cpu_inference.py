@@ -6,6 +6,8 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Con
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnmiss.networks.modality_norm import ModalityNorm
+
 BLOCK = 1 << 18  # numbers worked on at a time: 1 MB stays in the processor's second-level cache
 LEAST_WIDTH = 64  # narrower rows are joined, because loops over a handful of channels are slow
 NATIVE_LIMIT = 20480  # torch leaves 3D convolutions of one sample with fewer values (C * D * H) to its own slow loops
@@ -70,7 +72,18 @@ class InPlaceInstanceNorm3d(InPlaceNorm, nn.InstanceNorm3d):
     """nn.InstanceNorm3d, in place where that is fast."""
 
 
-NORMS = {nn.InstanceNorm2d: InPlaceInstanceNorm2d, nn.InstanceNorm3d: InPlaceInstanceNorm3d}
+class InPlaceModalityNorm(ModalityNorm):
+    """ModalityNorm, in place where that is fast."""
+
+    def forward(self, x):
+        if not is_quick(x):
+            return super().forward(x)
+        normalise_(x, *self.affine(), self.eps)
+        return x
+
+
+NORMS = {nn.InstanceNorm2d: InPlaceInstanceNorm2d, nn.InstanceNorm3d: InPlaceInstanceNorm3d,
+         ModalityNorm: InPlaceModalityNorm}
 
 
 def normalise_(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
@@ -78,7 +91,7 @@ def normalise_(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 
     Args:
         x: (N, C, *spatial) float32, channels last.
-        weight, bias: (C,) or None.
+        weight, bias: (C,), (N, C) or None.
         eps: added to the variance.
     """
     rows = by_voxel(x)  # (N, V, C)
@@ -93,9 +106,9 @@ def normalise_(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 
     scale = torch.ones(channels) if weight is None else weight.detach()
     shift = torch.zeros(channels) if bias is None else bias.detach()
-    scale, shift = scale.repeat(join), shift.repeat(join)
-    per_sample = rows[0].numel()
-    for group in rows.split(max(1, BLOCK // per_sample)):
+    each = [rows, *(values.expand(samples, -1).repeat(1, join)[:, None] for values in (scale, shift))]  # (N, 1, join * C)
+    at_once = max(1, BLOCK // rows[0].numel())  # samples
+    for group, scale, shift in zip(*(part.split(at_once) for part in each)):
         blocks = group.split(max(1, BLOCK // rows.shape[2]), 1)
         mean = per_channel(group.sum(1, keepdim=True))
         squares = torch.zeros_like(mean)

@@ -5,46 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from nnmiss.errors import NnmissError, nearest_names
-from nnmiss.networks.weighted_sums import weighted_sums
-
-
-class Fusion(nn.Module):
-    """Base: fuses one scale. `impute` says whether Eq. 2 fills in missing features where that makes a difference."""
-
-    def __init__(self, num_modalities: int, channels: int, impute: bool = True):
-        super().__init__()
-        self.num_modalities = num_modalities
-        self.channels = channels
-        self.impute = impute
-
-    def forward(self, features: Tensor, rows: list[list[int]], importance: Tensor | None = None) -> Tensor:
-        """Fuses sample by sample, so that no batch of M times the channels ever exists.
-
-        Args:
-            features: (P, C, *spatial) of packed items.
-            rows: B lists of M numbers: the item of each modality, -1 where it is not shown.
-            importance: (M,) float or None, factor of each modality's features; only where features are imputed, because
-                there the features of Eq. 2 to 4 live.
-
-        Returns:
-            (B, C, *spatial), in the memory layout of the features.
-        """
-        # without non_blocking the host would wait for the GPU
-        shown = (torch.tensor(rows) >= 0).to(features.device, non_blocking=True)  # (B, M)
-        maps = self.maps(shown, importance if self.impute else None)
-        return weighted_sums(features, maps, rows, getattr(self, "bias", None))
-
-    def maps(self, shown: Tensor, importance: Tensor | None) -> Tensor:
-        """What each present modality's features are multiplied by; entries of absent ones do not matter.
-
-        Args:
-            shown: (B, M) bool.
-            importance: (M,) float or None.
-
-        Returns:
-            (B, M, C, C) or (B, M) float.
-        """
-        raise NotImplementedError
+from nnmiss.networks.fusion_base import Fusion, FusionByMaps, mean_shares
+from nnmiss.networks.voxelwise_fusions import GatedFusion, MeanVarianceFusion
 
 
 def imputing_shares(shown: Tensor) -> Tensor:
@@ -56,28 +18,31 @@ def imputing_shares(shown: Tensor) -> Tensor:
     return torch.eye(shown.shape[1], device=shown.device) + (1 - shown)[:, None] / shown.sum(1).view(-1, 1, 1)
 
 
-class MeanFusion(Fusion):
+class MeanFusion(FusionByMaps):
     """The mean over all modalities; imputing missing ones by the present ones' mean (Eq. 2) leaves it unchanged.
 
     With `importance` w the sum over modalities of w_i f_i, missing ones imputed, over the sum of w. The paper's
-    concatenation has no such normalisation, but a mean without it would change its scale with w.
+    concatenation has no such normalisation, but a mean without it would change its scale with w. Without `impute` both
+    sums are over the present ones alone.
     """
 
     def maps(self, shown, importance):
         if importance is None:
             return shown / shown.sum(1, keepdim=True)  # (B, M)
+        if not self.impute:
+            return mean_shares(shown, importance)
         factor = (imputing_shares(shown) * importance.float()).sum(2) * shown
         return factor / factor.sum(1, keepdim=True).clamp_min(1e-6)
 
 
-class LinearFusions(Fusion):
+class LinearFusions(FusionByMaps):
     """What `concat` and `linear` share: one linear map C -> C per modality.
 
     The maps start as identity / M, so that training starts from the mean of the modalities.
     """
 
-    def __init__(self, num_modalities: int, channels: int, impute: bool = True):
-        super().__init__(num_modalities, channels, impute)
+    def __init__(self, num_modalities: int, channels: int, impute: bool = True, weigh: bool | None = None):
+        super().__init__(num_modalities, channels, impute, weigh)
         self.weight = nn.Parameter(torch.eye(channels).repeat(num_modalities, 1, 1) / num_modalities)  # (M, C, C)
         self.bias = nn.Parameter(torch.zeros(channels))  # (C,)
 
@@ -93,13 +58,15 @@ class ConcatFusion(LinearFusions):
 
     A 1x1x1 convolution of a concatenation is a sum of one linear map W_m per modality. A missing modality's feature
     is the mean of the k present ones (Eq. 2), so its map is shared among them: W_m becomes W_m + sum(W_missing) / k.
-    Without `impute` a missing modality contributes nothing. (The official code does not impute skips either, but
-    feeds the encoder's answer to an all-zero image; we never encode what is not there.)
+    Without `impute` a missing modality contributes nothing, so at the start k present ones give k / M times their mean;
+    `linear` is the same sum with that factor taken out. (The official code does not impute skips either, but feeds the
+    encoder's answer to an all-zero image; we never encode what is not there.)
     """
 
     def maps(self, shown, importance):
         if not self.impute:
-            return self.weight.expand(len(shown), -1, -1, -1)
+            weight = self.weight if importance is None else self.weight * importance.view(-1, 1, 1)
+            return weight.expand(len(shown), -1, -1, -1)
         return self.mixed(imputing_shares(shown), importance)
 
 
@@ -115,7 +82,8 @@ class LinearFusion(LinearFusions):
         return weight * scale.view(-1, 1, 1, 1)
 
 
-FUSIONS = {"concat": ConcatFusion, "mean": MeanFusion, "linear": LinearFusion}
+FUSIONS = {"concat": ConcatFusion, "mean": MeanFusion, "linear": LinearFusion, "gated": GatedFusion,
+           "mean_variance": MeanVarianceFusion}
 
 
 def fusion_class(name: str) -> type[Fusion]:

@@ -3,7 +3,8 @@
 The first convolution of a decoder stage reads [up; skip], so it is conv_u(up) + conv_s(skip), and the skip of a subset is
 a sum of linear maps of the modalities' features. The skips of all subsets are therefore combinations of the skips of a
 few (the basis): M for the fusions `mean` and `linear`, M (M + 1) / 2, the singles and pairs, for `concat` with Eq. 2.
-conv_s runs on these alone. On the CPU, conv_u and the transposed convolution before it become one transposed convolution
+conv_s runs on these alone. Fusions that are not linear in the features (`gated`, `mean_variance`) have no basis: conv_s
+runs on each subset's skip. On the CPU, conv_u and the transposed convolution before it become one transposed convolution
 with 16 instead of 29 operations for each pair of channels and voxel.
 """
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnmiss.networks.cpu_inference import NATIVE_LIMIT
+from nnmiss.networks.fusion_base import FusionByMaps
 
 LEAST_VOXELS = 1000  # stages with fewer are so cheap that joining kernels does not pay
 PAYS = 0.8  # the basis is used where it has at most this share of the subsets
@@ -61,11 +63,12 @@ class SubsetDecoder:
         self.shown = presents
         self.kept = network.__dict__.setdefault("_kept_for_subsets", {})
         self.shared = [remembered(self.kept, f"basis {i}", (presents, *fusion.parameters()),
-                                  lambda fusion=fusion: basis(self._maps(fusion))) for i, fusion in enumerate(self.fusions)]
+                                  lambda fusion=fusion: basis(self._maps(fusion)))
+                       if isinstance(fusion, FusionByMaps) else None for i, fusion in enumerate(self.fusions)]
         self.coefficients = [found and found[1].to(device) for found in self.shared]
         self.deepest = len(self.fusions) - 1
 
-    def _maps(self, fusion: nn.Module) -> Tensor:
+    def _maps(self, fusion: FusionByMaps) -> Tensor:
         maps = fusion.maps(self.shown, None)
         return maps * self.shown.view(*self.shown.shape, *[1] * (maps.ndim - 2))
 

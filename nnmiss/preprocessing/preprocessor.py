@@ -15,13 +15,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnmiss.atomic_files import naming_full_disk
 from nnmiss.availability import Present, modality_names
 from nnmiss.errors import NnmissError
+from nnmiss.nifti_header import ALWAYS_FREE, COPIES, memory
 from nnmiss.preprocessing.dataset_folders import known_labels
 from nnmiss.preprocessing.finished_cases import BLANK
 from nnmiss.preprocessing.raw_dataset import RawCase
 from nnmiss.preprocessing.read_case import CaseImages, read_case, read_label
 
 Preprocessed = tuple[np.ndarray, np.ndarray, dict]  # data (M, *spatial) float32, seg (1, *spatial), properties
-LARGEST_GROWTH = 500  # in number of voxels; slices of 10 mm resampled to 0.5 mm, and half a mm in plane, make it 80
+LARGEST_GROWTH = 100  # along each resampled axis: a PET of 5 mm on a grid of 0.5 mm has 10, units mixed up have 1000
 PARTIAL = ".partial"  # sub-folder for files that are not whole yet; nnU-Net lists files only
 
 
@@ -42,7 +43,10 @@ def restrict_managers(available: Present, plans_manager: PlansManager, configura
 
 def check_resampling(case: str, images: CaseImages, plans_manager: PlansManager,
                      configuration_manager: ConfigurationManager) -> None:
-    """Raises NnmissError for a case of unbelievable voxel size: resampled it would be nothing, or enormous."""
+    """Raises NnmissError for a case of unbelievable voxel size (resampled it would be nothing, or enormous).
+
+    Also for one that is too large for the free memory when it is resampled.
+    """
     if configuration_manager.configuration.get("resampling_fn_data") == "no_resampling_hack":
         return
     spacing = [float(images.properties["spacing"][i]) for i in plans_manager.transpose_forward]
@@ -50,10 +54,17 @@ def check_resampling(case: str, images: CaseImages, plans_manager: PlansManager,
     target = list(configuration_manager.spacing)
     target = [*spacing[: len(spacing) - len(target)], *target]  # 2d leaves the slices where they are
     resampled = [round(n * own / wanted) for n, own, wanted in zip(shape, spacing, target)]
-    if min(resampled) < 1 or math.prod(resampled) > LARGEST_GROWTH * math.prod(shape):
-        own, wanted, before, after = (" x ".join(f"{v:g}" for v in vs) for vs in (spacing, target, shape, resampled))
+    growth = math.prod(resampled) / math.prod(shape)
+    own, wanted, before, after = (" x ".join(f"{v:g}" for v in vs) for vs in (spacing, target, shape, resampled))
+    if min(resampled) < 1 or growth > LARGEST_GROWTH ** len(configuration_manager.spacing):
         raise NnmissError(f"case {case}: its voxels of {own} mm are not believable beside the plan's of {wanted} mm "
                           f"({before} voxels would become {after}): is the unit in the header not mm? Correct its files")
+    needed = math.prod(resampled) * 4 * (len(images.data) + COPIES)
+    if growth > 1 and needed > ALWAYS_FREE and needed > memory():
+        raise NnmissError(f"case {case}: resampled from voxels of {own} mm to the plan's of {wanted} mm it has {after} "
+                          f"voxels (now {before}), for which {needed / 2**30:.1f} GB of memory are not free: use fewer "
+                          "processes (-np) or a machine with more, plan with a larger -overwrite_target_spacing, or "
+                          "correct its header")
 
 
 class MissingModalityPreprocessor(DefaultPreprocessor):

@@ -13,7 +13,7 @@ from nnmiss.availability import Present
 from nnmiss.errors import NnmissError
 from nnmiss.preprocessing.raw_dataset import RawCase
 from nnmiss.preprocessing.voxel_grid import grid_difference, voxel_grid, why_no_grid
-from nnmiss.preprocessing.whole_file import count_non_finite, why_not_whole
+from nnmiss.preprocessing.whole_file import first_look, why_not_whole
 
 
 @dataclass
@@ -50,7 +50,7 @@ def _read(case: RawCase, what: str, file: str, read: Callable, thorough: bool,
     """Reads one file (1, *spatial) with nnU-Net's reader; every failure is a NnmissError naming case and file."""
     if not os.path.lexists(file):
         raise NnmissError(f"case {case.name}: {what} file {file} not found")
-    reason = why_not_whole(file, thorough or not checked)
+    reason, non_finite = (why_not_whole(file, thorough), 0) if checked else first_look(file)
     if reason is None:
         try:
             array, properties = read(file)
@@ -62,7 +62,7 @@ def _read(case: RawCase, what: str, file: str, read: Callable, thorough: bool,
     if array.shape[0] != 1:
         raise NnmissError(f"case {case.name}: {what} file {file} holds {array.shape[0]} channels: "
                           "nnmiss needs one file a channel, split it")
-    non_finite = int(array.size - np.isfinite(array).sum()) or (0 if checked else count_non_finite(file))
+    non_finite = int(array.size - np.isfinite(array).sum()) or non_finite
     if non_finite:
         raise NnmissError(f"case {case.name}: {what} file {file} holds {non_finite} NaN or Inf voxels: "
                           "replace them by a finite value, or remove the file")
@@ -80,7 +80,7 @@ def read_case(case: RawCase, modalities: list[str], reader_class: type[BaseReade
         blank_is_missing: treat a channel that is all zero or constant as absent.
         thorough: verify checksums of compressed files even when they were `checked`.
         checked: the files are known to be whole and to hold no NaN or Inf. Spares a second unpacking of .nii.gz (ITK does
-            not look at the checksum) and a second reading of floating point numbers (ITK hides NaN and Inf in them).
+            not look at the checksum, and hides NaN and Inf).
 
     Raises:
         NnmissError: no channel at all; a channel index beyond `modalities`; an unreadable or truncated file; shapes or

@@ -16,6 +16,7 @@ from nnmiss.nifti_header import header_fault
 SAME_SPACING = 0.01  # relative
 MUCH_BEHIND = 2**24  # bytes behind the voxels, such as padding to whole blocks
 LONGEST_STREAM = 2**34
+AT_ONCE = 2**20  # bytes that are unpacked at once; whole numbers of any kind
 NOT_NUMBERS = {"c": "complex numbers", "V": "colours or other structures"}
 
 
@@ -26,48 +27,75 @@ def why_not_whole(path: str, thorough: bool = False) -> str | None:
     only on a mismatch is the file decompressed. `thorough` always decompresses, which also checks gzip's checksum.
     Of other formats only that they are files is tested: their readers notice the rest themselves.
     """
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            return "it is a directory" if stat.S_ISDIR(status.st_mode) else "it is not a file but a pipe, socket or device"
-        if status.st_size == 0:
-            return "it is empty"
-        packed = is_gzip(path)  # also proves that it may be read
-    except OSError as error:  # a dangling link, no permission
-        return error.strerror + (f", a link to {os.readlink(path)}" if os.path.islink(path) else "")
-    if not path.endswith((".nii", ".nii.gz")):
-        return None
-    compressed = path.endswith(".gz")
-    if packed != compressed:  # ITK would read it, and whatever is cut off as zeros
-        return "its name says that it is packed by gzip, which it is not" if compressed else "it is packed: name it .nii.gz"
-    fault = header_fault(path)
-    if fault:
-        return fault
+    return _examine(path, thorough, numbers=False)[0]
+
+
+def first_look(path: str) -> tuple[str | None, int]:
+    """What ITK passes over in a file that nothing is known of, from one unpacking.
+
+    Returns:
+        The reason of `why_not_whole`, thorough, and the number of NaN and Inf voxels that a NIfTI file of floating point
+        numbers stores, 0 for all other files: ITK replaces them by 0 while reading, so its arrays cannot tell.
+    """
+    return _examine(path, thorough=True, numbers=True)
+
+
+def _examine(path: str, thorough: bool, numbers: bool) -> tuple[str | None, int]:
+    """`why_not_whole`'s reason and, with `numbers`, how many voxels are NaN or Inf (0 where there is a reason)."""
+    reason, done = _fault_of_file(path)
+    if reason is not None or done:
+        return reason, 0
+    kind, needed, offset = None, None, 0
     try:
         image = nibabel.load(path)
         kind, shape, contradiction = image.get_data_dtype(), image.shape, _contradiction(image)
-        needed = int(image.dataobj.offset) + int(np.prod(shape, dtype=object)) * kind.itemsize
+        offset = int(image.dataobj.offset)
+        needed = offset + int(np.prod(shape, dtype=object)) * kind.itemsize
     except Exception:  # a header cut short, or one that nibabel refuses and the case's own reader takes
         needed = None
     else:
         if kind.kind in NOT_NUMBERS:
-            return f"its voxels are {NOT_NUMBERS[kind.kind]}, expected one real number each"
+            return f"its voxels are {NOT_NUMBERS[kind.kind]}, expected one real number each", 0
         if min(shape, default=0) < 1:
-            return f"its header gives the shape {shape}"
+            return f"its header gives the shape {shape}", 0
         if contradiction:
-            return contradiction
-    if not compressed:
-        size = os.path.getsize(path)
-        return None if needed is None or size >= needed else f"truncated: {size} of {needed} bytes"
+            return contradiction, 0
+    size = os.path.getsize(path)
+    counted = numbers and needed is not None and kind.kind == "f"
+    if not path.endswith(".gz"):
+        if needed is not None and size < needed:
+            return f"truncated: {size} of {needed} bytes", 0
+        return None, _non_finite(image.dataobj.get_unscaled()) if counted else 0
     if needed is not None and not thorough and _gzip_size(path) == needed % 2**32:
-        return None
+        return None, 0
     try:
-        size = _decompressed_size(path, LONGEST_STREAM if needed is None else needed + MUCH_BEHIND)
+        size, non_finite = _unpacked(path, needed, offset, kind if counted else None)
     except EOFError:
-        return "truncated: the compressed stream ends early"
+        return "truncated: the compressed stream ends early", 0
     except (OSError, zlib.error) as error:
-        return f"corrupt: {error}"
-    return None if needed is None or size >= needed else f"truncated: {size} of {needed} bytes"
+        return f"corrupt: {error}", 0
+    return (None, non_finite) if needed is None or size >= needed else (f"truncated: {size} of {needed} bytes", 0)
+
+
+def _fault_of_file(path: str) -> tuple[str | None, bool]:
+    """What is wrong with a file before voxels are looked at, and whether nothing more is to be looked at."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a file but a pipe, socket or device"
+            return f"it is {kind}", True
+        if status.st_size == 0:
+            return "it is empty", True
+        packed = is_gzip(path)  # also proves that it may be read
+    except OSError as error:  # a dangling link, no permission
+        return error.strerror + (f", a link to {os.readlink(path)}" if os.path.islink(path) else ""), True
+    if not path.endswith((".nii", ".nii.gz")):
+        return None, True
+    compressed = path.endswith(".gz")
+    if packed != compressed:  # ITK would read it, and whatever is cut off as zeros
+        return ("its name says that it is packed by gzip, which it is not" if compressed
+                else "it is packed: name it .nii.gz"), True
+    return header_fault(path), False
 
 
 def _contradiction(image: nibabel.Nifti1Pair) -> str | None:
@@ -85,23 +113,6 @@ def _contradiction(image: nibabel.Nifti1Pair) -> str | None:
     return f"its header contradicts itself: spacing {said[0]} mm in pixdim, {said[1]} mm in the affine"
 
 
-def count_non_finite(path: str) -> int:
-    """The number of NaN and Inf voxels stored in a NIfTI file of floating point numbers; 0 for all other files.
-
-    ITK replaces them by 0 while reading, so its arrays cannot tell.
-    """
-    if not path.endswith((".nii", ".nii.gz")):
-        return 0
-    try:
-        image = nibabel.load(path)
-        if image.get_data_dtype().kind != "f":
-            return 0
-        stored = image.dataobj.get_unscaled()
-    except Exception:  # not for nibabel: what the case's own reader makes of it is checked anyway
-        return 0
-    return int(stored.size - np.isfinite(stored).sum())
-
-
 def _gzip_size(path: str) -> int:
     """The uncompressed size modulo 2^32 as the last member's trailer states it (RFC 1952, ISIZE)."""
     with open(path, "rb") as file:
@@ -109,10 +120,23 @@ def _gzip_size(path: str) -> int:
         return struct.unpack("<I", file.read(4))[0]
 
 
-def _decompressed_size(path: str, at_most: int) -> int:
-    """Bytes in the stream; it is left where there are more than `at_most`, which nobody reads."""
-    size = 0
+def _unpacked(path: str, needed: int | None, offset: int, kind: np.dtype | None) -> tuple[int, int]:
+    """Bytes in the stream, and how many of the numbers of a `kind` from `offset` to `needed` are NaN or Inf.
+
+    The stream is left where much lies behind what is `needed`, which nobody reads.
+    """
+    size, non_finite = 0, 0
     with gzip.open(path, "rb") as file:
-        while size <= at_most and (block := file.read(1 << 20)):
+        if kind is not None:
+            size = len(file.read(offset))
+            while size < needed and (block := file.read(min(AT_ONCE, needed - size))):
+                size += len(block)
+                non_finite += _non_finite(np.frombuffer(block, kind, len(block) // kind.itemsize))
+        at_most = LONGEST_STREAM if needed is None else needed + MUCH_BEHIND
+        while size <= at_most and (block := file.read(AT_ONCE)):
             size += len(block)
-    return size
+    return size, non_finite
+
+
+def _non_finite(values: np.ndarray) -> int:
+    return int(values.size - np.count_nonzero(np.isfinite(values)))

@@ -1,0 +1,129 @@
+"""Methods and variants at equal training time on phantoms, over paired seeds: which segments incomplete cases better?
+
+python benchmarks/accuracy.py FOLDER --regimes few incomplete --variants VARIANTS.txt --seeds 0 1 2 [--data search]
+python benchmarks/accuracy.py FOLDER --regimes few --variants FINAL.txt --seeds 0 1 2 3 4 5 6 7 --data final
+
+FOLDER keeps everything; stop it and call it again as often as you like. VARIANTS.txt has a line per variant as
+nnmiss_benchmark takes them, without num_epochs; `modality_dropout`, the baseline, is added where it is not there.
+
+1. Equal cost: an iteration of every variant and stage is timed in turns with the baseline's (processor time of one thread,
+   with loading and augmentation), and each gets the epochs that fit into the baseline's time (REGIME/cost.json; never
+   measured twice).
+2. Training: nnmiss_benchmark, whole seeds first. Runs of one seed share the cases, and a method's runs start from the
+   same weights wherever their networks are alike.
+3. Stopping rule, fixed beforehand: with --drop, after three and more seeds a variant whose difference to the best other
+   variant lies wholly below 0 (95 %) gets no further seed. A claim is made only over at least eight seeds, on --data final.
+4. results.csv (every Dice), differences_to_baseline.csv and accuracy.md: differences to the baseline over all subsets and
+   regions, where a region's best modality is missing, and with all modalities; bootstrap over seeds, then cases.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from accuracy_cost import REFERENCE, epochs_for
+from accuracy_regimes import DATASETS, REGIMES, command
+
+PLANS = "nnMissTinyPlans"
+COMMON = ["num_iterations_per_epoch=32", "batch_size=2", "num_val_iterations_per_epoch=1", "validation_mirroring=false",
+          "save_every=8"]
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Data, cost, trainings, table, regime by regime."""
+    args = build_parser().parse_args()
+    folder = args.folder.resolve()
+    for part in ("raw", "preprocessed", "results"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{part}"] = str(folder / part)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("nnUNet_n_proc_DA", "0")  # loading counts as a part of an iteration, and runs can be repeated
+    lines = with_reference(read_lines(args.variants))
+    for name in args.regimes:
+        regime, dataset = REGIMES[name], DATASETS[args.data]
+        dataset.prepare(folder, regime)
+        output = folder / f"{args.data}_{name}"
+        output.mkdir(exist_ok=True)
+        conditions = ["-d", str(dataset.number), "--folds", str(regime.fold), "-p", PLANS, "-device", "cpu", "--tag", name,
+                      *(["--missing", regime.missing] if regime.missing else [])]
+        runs = with_epochs(lines, regime.iterations * args.length, output, conditions)
+        for count in range(1, len(args.seeds) + 1) if args.drop else [len(args.seeds)]:
+            kept = [run for run in runs if run.split(": ")[0] not in dropped(output, args)]
+            command("benchmark", *conditions, "-o", str(output), "--runs", *kept, "--seeds", *map(str, args.seeds[:count]),
+                    "--parallel", str(args.parallel), "--reference", REFERENCE, "--set", *COMMON)
+        from accuracy_table import write_table
+
+        print(write_table(output, args.seeds))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=["few", "incomplete"])
+    parser.add_argument("--variants", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", choices=DATASETS, default="search")
+    parser.add_argument("--length", type=float, default=1.0, help="factor of the regime's number of iterations")
+    parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--drop", action="store_true", help="the stopping rule above")
+    return parser
+
+
+def read_lines(file: Path) -> list[str]:
+    """The variants, without comments."""
+    lines = (line.split("#")[0].strip() for line in file.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def with_reference(lines: list[str]) -> list[str]:
+    """The lines, each with a name, and the baseline among them."""
+    named = [line if ": " in line else f"{line}: {line}" for line in lines]
+    return named if any(line.startswith(f"{REFERENCE}: ") for line in named) else [f"{REFERENCE}: {REFERENCE}", *named]
+
+
+def with_epochs(lines: list[str], budget: float, output: Path, conditions: list[str]) -> list[str]:
+    """Each line with the num_epochs that cost what `budget` iterations of the baseline do."""
+    cost = output / "cost.json"
+    known = json.loads(cost.read_text()) if cost.is_file() else {}
+    new = [line for line in lines if line not in known]
+    if new:
+        reference = next(line for line in lines if line.startswith(f"{REFERENCE}: "))
+        timed = list(dict.fromkeys([reference, *new]))
+        run = [sys.executable, str(HERE / "accuracy_cost.py"), str(cost), *conditions, "-o", str(output), "--runs", *timed,
+               "--seeds", "0", "--set", *COMMON]
+        if subprocess.run(run, env={**os.environ, "nnUNet_results": str(output / "cost")}).returncode:
+            sys.exit("timing failed")
+        known = json.loads(cost.read_text())
+    return [f"{line} num_epochs={epochs_of(line, budget, known[line])}" for line in lines]
+
+
+def epochs_of(line: str, budget: float, ratios: dict[str, float]) -> int:
+    """How many epochs of all stages together a variant may have."""
+    from nnmiss.benchmark.variants import parse_variant
+    from nnmiss.trainers import method_class
+    from nnmiss.trainers.settings import stage_epochs
+
+    variant = parse_variant(line)
+    cls = method_class(variant.method)
+    layers = {**cls.presets[variant.preset], **variant.assignments}
+    published = {stage.name: stage.epochs for stage in cls.stages if stage.name in ratios}
+    given = {name: int(layers[f"{name}.num_epochs"]) for name in published if f"{name}.num_epochs" in layers}
+    length = int(COMMON[0].split("=")[1])
+    return epochs_for(budget, lambda total: {name: (number, length) for name, number in
+                                             stage_epochs(total, published, given).items()}, ratios)
+
+
+def dropped(output: Path, args: argparse.Namespace) -> set[str]:
+    """Variants that the stopping rule gives no further seed."""
+    from accuracy_table import losers
+
+    return losers(output, args.seeds) if args.drop and (output / "benchmark.csv").is_file() else set()
+
+
+if __name__ == "__main__":
+    main()
