@@ -16,7 +16,7 @@ REFERENCE = "modality_dropout"
 
 
 def measure(arguments: list[str], known: dict) -> dict:
-    """Variant's line -> {"stages": {stage: ratio}}, added to `known`; the variants take turns, processor time counts."""
+    """Variant's line -> {stage: ratio}, added to `known`; the variants take turns, processor time counts."""
     from nnmiss.benchmark.variants import read_variants
     from nnmiss.cli.benchmark import parser, planned_jobs
 

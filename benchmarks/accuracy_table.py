@@ -30,7 +30,7 @@ def collect(output: Path) -> pd.DataFrame:
 def measures(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows that each column of the table is a mean of."""
     shown = rows["subset"].str.split("+")
-    missing = [best is not None and best not in names for best, names in zip(rows["region"].map(BEST), shown)]
+    missing = [isinstance(best, str) and best not in names for best, names in zip(rows["region"].map(BEST), shown)]
     count = shown.str.len()
     return {"all subsets": rows, "best missing": rows[missing], "full set": rows[count == count.max()],
             "one modality": rows[count == 1]}
@@ -61,7 +61,7 @@ def losers(output: Path, seeds: list[int]) -> set[str]:
 
 
 def write_table(output: Path, seeds: list[int]) -> str:
-    """table.md and differences.csv; returns the table."""
+    """accuracy.md and differences_to_baseline.csv; returns the table."""
     rows = collect(output)
     rows = rows[rows["seed"].isin(seeds)]
     lines, records = [], []

@@ -1,7 +1,7 @@
 """One prediction of an incomplete case, from files to a file, against stock nnU-Net's prediction of the complete case.
 
 python benchmarks/single_prediction.py [--shape 80 80 64] [--patch 48] [--features 16] [--width 1 0.75] [--no-mirroring]
-python benchmarks/single_prediction.py --startup      (time to import what the two commands import)
+python benchmarks/single_prediction.py --startup      (time to import what a prediction needs)
 
 Both read the case's files, preprocess, predict with sliding windows, and write the segmentation, in this process with one
 loading and one writing worker; networks are untrained. Times are the minimum of alternating repeats: on the CPU of the
@@ -37,7 +37,10 @@ from nnmiss.networks.shared_encoder_unet import build_shared_encoder
 from nnmiss.preprocessing.raw_dataset import list_cases
 
 M = 4
-COMMANDS = {"nnUNetv2_predict": "nnunetv2.inference.predict_from_raw_data", "nnmiss_predict": "nnmiss.cli.predict"}
+# nnU-Net looks for a model's trainer when it loads the model, and imports it then; ours are imported at once
+COMMANDS = {"nnUNetv2_predict": "from nnunetv2.inference import predict_from_raw_data as p; "
+                                "p.recursive_find_trainer_class_by_name('nnUNetTrainer')",
+            "nnmiss_predict": "import nnmiss.cli.predict"}
 
 
 def plan_of(args, width: float) -> tuple[PlansManager, dict]:
@@ -90,12 +93,12 @@ def ways(args, folder: Path, device: torch.device) -> dict:
 
 
 def startup(repeats: int) -> None:
-    """Processor and wall seconds of the two commands' imports, in processes of their own."""
+    """Processor and wall seconds until all is imported that a prediction needs, in processes of their own."""
     best = {command: (float("inf"), float("inf")) for command in COMMANDS}
     for _ in range(repeats):
-        for command, module in COMMANDS.items():
+        for command, program in COMMANDS.items():
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            subprocess.run([sys.executable, "-c", f"import {module}"], check=True, stdout=subprocess.DEVNULL,
+            subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL,
                            stderr=subprocess.DEVNULL, env={**os.environ, "nnUNet_raw": "", "MPLBACKEND": "agg"})
             after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
             used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -27,6 +27,7 @@ from nnmiss.networks.subset_teaching import SubsetTeaching
 from nnmiss.seeding import torch_generator
 from nnmiss.trainers import method_class
 from nnmiss.trainers.modality_importance import frozen
+from nnmiss.trainers.run import RunArguments, make_run
 
 PRESENT = torch.tensor([[True, False, True, True], [False, True, False, False], [True, True, False, False]])
 ALONE = torch.tensor([[True, False, False, False], [False, False, True, False]])
@@ -140,7 +141,7 @@ def test_a_single_modality_learns_nothing(distance):
 
 
 def slow_divergence(s, t, temperature, regions):
-    """(K, voxels): T^2 times the terms of the divergence of soft predictions."""
+    """(K, voxels): T^2 times the terms of the divergence of soft predictions, each of them 0 at least."""
     s, t = s.reshape(len(s), -1) / temperature, t.reshape(len(t), -1) / temperature
     out = np.zeros_like(s)
     for k, v in np.ndindex(*s.shape):
@@ -149,7 +150,7 @@ def slow_divergence(s, t, temperature, regions):
             out[k, v] = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
         else:
             p, q = (math.exp(x[k, v]) / sum(math.exp(y) for y in x[:, v]) for x in (t, s))
-            out[k, v] = p * math.log(p / q)
+            out[k, v] = p * math.log(p / q) - p + q
     return temperature**2 * out
 
 
@@ -171,6 +172,9 @@ def test_logit_lessons_equal_the_divergence_written_out(regions, temperature):
     found.backward()
     assert teacher.grad is None and student.grad.abs().sum() > 0
     assert abs(float(logit_lessons(teacher, teacher, ratios[:, 0], regions, temperature).detach())) < 1e-6
+    same = teacher.detach().clone().requires_grad_()  # whatever the ratios, who agrees with the teacher has learned all
+    logit_lessons(same, teacher, ratios, regions, temperature).backward()
+    assert same.grad.abs().max() < 1e-6
 
 
 def test_feature_lessons_teach_the_subset_alone():
@@ -364,9 +368,35 @@ def test_alpha_grows_over_its_share_of_the_stage(tmp_path, monkeypatch):
 def test_combinations_that_mean_nothing_are_refused(tmp_path, monkeypatch, settings, message):
     cls = method_class("metakd")
     with pytest.raises(NnmissError, match=message):
-        cls.stages_of(["a", "b"], {**cls.known_settings(), **settings})
+        cls.check_settings({**cls.known_settings(), **settings})
     with pytest.raises(NnmissError, match=message):
         make_trainer(tmp_path, monkeypatch, "metakd", **settings)
+
+
+@pytest.mark.parametrize("method, settings, message", [
+    ("metakd", {"missing.distance": "cosine", "missing.p": "2"}, "leave it out"),
+    ("metakd", {"temperature": "3"}, "places=logits"),
+    ("metakd", {"places": "logits", "p": "2"}, "features to"),
+    ("metakd", {"weighting": "forward", "normalisation": "relu"}, "weighting=bilevel"),
+    ("metakd", {"missing.forward_temperature": "1"}, "weighting=forward"),
+    ("metakd", {"activation_checkpointing": "false", "kept_images": "2"}, "activation_checkpointing=true"),
+    ("modality_dropout", {"dropout": "false", "full_task": "1"}, "dropout=true"),
+    ("modality_dropout", {"subset": "t1", "subset_sampling": "subsets"}, "all subsets"),
+], ids=lambda value: name_of(value) if isinstance(value, dict) else "")
+def test_settings_without_effect_are_refused_before_anything_is_trained(tiny, method, settings, message):
+    with pytest.raises(NnmissError, match=message):
+        make_run(RunArguments(DATASET, method, 0, plans_name=PLANS, assignments=settings))
+
+
+def test_settings_of_presets_and_defaults_are_not_refused(tiny):
+    """The official preset has twenty steps of Adam on w; who names a default changes nothing."""
+    make_run(RunArguments(DATASET, "metakd", 0, plans_name=PLANS, preset="official",
+                          assignments={"weighting": "forward", "temperature": "2", "meta_lr": "0.01"}))
+
+
+def test_a_guard_between_cases_needs_two_of_them(tmp_path, monkeypatch):
+    with pytest.raises(NnmissError, match="one here"):
+        make_trainer(tmp_path, monkeypatch, "metakd", guard="between_cases", micro_batch=1)
 
 
 # ---- importance weights ---------------------------------------------------------------------------------------------

@@ -222,6 +222,8 @@ def test_impossible_choices_are_refused():
         shared(modality_specific="normal")
     with pytest.raises(NnmissError, match=r"separate_stages=4.* 3 stages"):
         shared(separate_stages=4)
+    with pytest.raises(NnmissError, match="leaves nothing"):
+        shared(separate_stages=3, modality_specific="norm")
     configuration = tiny_configuration()
     configuration.configuration["architecture"]["arch_kwargs"]["norm_op_kwargs"] = {"affine": False}
     with pytest.raises(NnmissError, match="scale and shift"):

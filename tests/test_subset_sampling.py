@@ -85,6 +85,17 @@ def test_the_losses_are_in_the_checkpoint(tmp_path, monkeypatch):
     assert torch.equal(a.sampler.loss.nan_to_num(-1), b.sampler.loss.nan_to_num(-1))
 
 
+def test_a_process_with_more_of_the_batch_notes_the_same_loss(tmp_path, monkeypatch):
+    """In several processes what a step returns is weighed by the process's part of the batch; means of subsets are not."""
+    noted = []
+    for weight in (1.0, 4 / 3):
+        trainer = make_trainer(tmp_path, monkeypatch, "modality_dropout", subset_sampling="weakest")
+        trainer.part_weight = weight
+        trainer.train_step(make_batch(trainer))
+        noted.append(trainer.sampler.seen[0][1])
+    assert noted[0] == pytest.approx(noted[1], rel=1e-5)
+
+
 def test_the_full_set_beside_a_subset(tmp_path, monkeypatch):
     """`full_task` of the baseline: both losses are those of two separate calls."""
     trainer = make_trainer(tmp_path, monkeypatch, "modality_dropout", full_task=0.5)

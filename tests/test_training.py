@@ -367,3 +367,12 @@ def test_a_lost_stage_under_finished_ones_is_not_trained_again_in_silence(tiny):
 def test_continuing_nothing_is_said(tiny, capsys):
     run("--no_val", "--c", "--tag", "typo", epochs=2)
     assert "holds nothing to continue: a new training starts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("weighting", ["bilevel", "forward"])
+def test_no_case_is_held_out_where_none_shall_be(tiny, capsys, weighting):
+    assert train.run(["801", "metakd", "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", "--no_val", *SHORT,
+                      "num_epochs=2", "meta_cases=0", f"weighting={weighting}"]) == 0
+    record = json.loads((fold_folder(tiny) / "run.json").read_text())
+    assert len(record["held_out_cases"]) == 5 and not set(record["held_out_cases"]) & set(record["validation_cases"])
+    assert "no case is held out, as meta_cases=0 says" in capsys.readouterr().out

@@ -33,6 +33,18 @@ def test_the_average_is_the_written_recursion():
     assert not average.network.weight.requires_grad and network.weight.requires_grad
 
 
+def test_the_average_has_no_dropout_and_begins_with_weights_that_came_later():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+    average, x = WeightAverage(network, 0.9), torch.ones(8, 4)
+    network[0].weight.data.fill_(2.0)  # as from the stage before
+    average.begin(network)
+    assert torch.equal(average.network(x), network[0](x))
+    average.update(network)
+    network[0].weight.data.fill_(3.0)
+    average.begin(network)
+    assert float(average.network[0].weight[0, 0]) == 2
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resume_goes_on_with_weights_and_average(trainer_of, method, tmp_path):
     def steps(trainer, number):

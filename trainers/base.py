@@ -120,7 +120,7 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
                 self.backward(losses["loss"] * share)
             for name, value in losses.items():
                 logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
-        self.sampler.saw(drawn["present"], logged.get("task", logged["loss"]))
+        self.sampler.saw(drawn["present"], logged.get("task", logged["loss"]) / self.part_weight)
         self.optimizer_step()
         if self.average is not None:
             self.average.update(self.inference_network)
@@ -148,6 +148,8 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
             raise NnmissError(f"{self.method} has the stages {', '.join(s.name for s in self.stages)}, of which nnU-Net's "
                               "own command would run the last one alone: use nnmiss_train")
         self.on_train_start()
+        if self.average is not None:
+            self.average.begin(self.inference_network)  # which may have its weights from an earlier stage or another run
         for epoch in range(self.current_epoch, self.num_epochs):
             self.on_epoch_start()
             self.on_train_epoch_start()

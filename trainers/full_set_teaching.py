@@ -18,8 +18,8 @@ from nnmiss.losses.pairwise_distillation import pairwise_distillation
 from nnmiss.losses.teacher_election import region_weights
 from nnmiss.networks.subset_teaching import Pass, SubsetTeaching
 
-FULL_SET = ("decoder", "logits")  # places where all that a case has teaches its subset
-
+from .processes import num_processes
+from .variant_checks import FULL_SET, check_variant
 
 class FullSetTeaching:
     """The full set as a teacher, projectors and guards; mixed into MetaKD's segmentation trainer, whose settings it reads.
@@ -30,13 +30,24 @@ class FullSetTeaching:
     """
 
     @classmethod
-    def stages_of(cls, modalities, settings):
+    def check_settings(cls, settings):
+        super().check_settings(settings)
         check_variant(settings)
-        return super().stages_of(modalities, settings)
+
+    @classmethod
+    def without_effect(cls, settings):
+        needs = super().without_effect(settings)
+        if settings["places"] != "logits":
+            return {**needs, "temperature": "places=logits"}
+        return {**needs, "p": "features to compare (another places)"}
 
     def initialize(self):
         check_variant(vars(self))
         super().initialize()
+        together = min(self.micro_batch, self.configuration_manager.batch_size // num_processes())
+        if self.guard == "between_cases" and together < 2:
+            raise NnmissError("guard=between_cases compares the samples of a pass of the network, of which there is one "
+                              f"here: --set batch_size={2 * num_processes()} micro_batch=2, or use another guard")
 
     @property
     def decodes_twice(self) -> bool:
@@ -183,31 +194,3 @@ def replaced(values: Tensor, others: Tensor, rows: list[int]) -> Tensor:
     if len(rows) == len(values):
         return others
     return values.index_copy(0, torch.tensor(rows, device=values.device), others.to(values.dtype))
-
-
-def check_variant(settings: dict) -> None:
-    """Refuses combinations of settings that mean nothing. Raises NnmissError that says what to change."""
-    get = settings.get
-    places, full = get("places"), get("places") in FULL_SET
-    refusals = (
-        (full and get("direction") != "detached",
-         f"direction={get('direction')}: with places={places} all that a case has teaches its subset, without gradient: "
-         "leave direction out"),
-        (places == "logits" and (get("distance") != "lp" or get("projector")),
-         "places=logits compares probabilities: leave distance and projector out"),
-        (places == "logits" and get("guard") in ("variance", "between_cases"),
-         f"guard={get('guard')} is for features: with places=logits use none or foreground"),
-        (get("distance") != "lp" and get("p") != 1, f"p={get('p')} is the norm of distance=lp: leave it out"),
-        (get("per_region") and get("weighting") not in ("forward", "leave_one_out"),
-         f"per_region=true needs scores of regions, which weighting={get('weighting')} has not: use weighting=forward or "
-         "weighting=leave_one_out"),
-        (get("teacher") == "average" and not full, f"teacher=average teaches subsets: use places=decoder or places=logits, "
-                                                   f"not {places}"),
-        (get("teacher") == "average" and not get("ema_decay"), "teacher=average is the moving average of the weights: set "
-                                                               "ema_decay, such as 0.99"),
-        (get("teacher") == "average" and get("full_task", 0) > 0,
-         "teacher=average and full_task would decode the full set with two networks: leave one of them out"),
-    )
-    for refused, message in refusals:
-        if refused:
-            raise NnmissError(message)

@@ -27,7 +27,10 @@ from .full_set_teaching import FullSetTeaching
 from .held_out_crops import fixed_crops
 from .loaders import make_loader
 from .modality_importance import ModalityImportance
+from .splits import most_complete
 from .stages import SCHEDULES, Stage, StagedSchedule
+
+SHARED_CASES = 5  # training cases that w looks at where none is held out
 
 
 class MetaKD(ModalityImportance):
@@ -96,14 +99,14 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
         "meta_weight_decay": 5e-5,  # section 8
     }
     run_settings = {
-        "meta_cases": 5,  # held-out training cases, as the official code's list
+        "meta_cases": 5,  # held-out training cases, as the official code's list; 0: w looks at training cases, none is lost
         "places": "bottleneck",  # what is distilled: bottleneck (section 8), every_stage, decoder, logits
         "projector": False,  # a learned 1x1x1 convolution on the student's side (FitNets)
         "teacher": "online",  # of places decoder and logits: the network itself, or "average": with ema_decay its average
         "per_region": False,  # one vector w per region or label, with weighting forward or leave_one_out
         **ModalityImportance.run_settings_of_w,
     }
-    limits = {**MetaKD.limits, "full_task": (0, 100), "temperature": (1e-3, 1e3), "meta_cases": (1, 10**6),
+    limits = {**MetaKD.limits, "full_task": (0, 100), "temperature": (1e-3, 1e3), "meta_cases": (0, 10**6),
               "separate_stages": (0, 20)}
     choices = {**MetaKD.choices, "places": PLACES, "teacher": ("online", "average"), "guard": GUARDS,
                "schedule": tuple(SCHEDULES), "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS,
@@ -134,6 +137,11 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
 
     def num_held_out(self) -> int:
         return self.meta_cases
+
+    def get_tr_and_val_datasets(self):
+        training, validation = super().get_tr_and_val_datasets()
+        self.held_out = self.held_out or most_complete(training.identifiers, self.available, SHARED_CASES, self.seed)
+        return training, validation
 
     def get_dataloaders(self):
         loaders, whole = super().get_dataloaders(), self.meta_batch_size or self.configuration_manager.batch_size

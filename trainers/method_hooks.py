@@ -17,6 +17,11 @@ class MethodHooks(SharedHooks, nnUNetTrainer):
 
     common, common_choices = COMMON, {"subset_sampling": SAMPLINGS}
 
+    @classmethod
+    def without_effect(cls, settings):
+        idle = () if settings.get("activation_checkpointing", True) else ("whole_passes", "kept_images")
+        return {**super().without_effect(settings), **dict.fromkeys(idle, "activation_checkpointing=true")}
+
     # ---- what a method writes -----------------------------------------------------------------------------------
 
     def losses(self, network: nn.Module, x: Tensor, target: list[Tensor] | Tensor, present: Tensor,

@@ -41,6 +41,11 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
             parse_subset(settings["subset"], modalities)  # refuses unknown names before anything is written
         return cls.stages
 
+    @classmethod
+    def without_effect(cls, settings):
+        idle = ("subset_sampling", "full_task") if settings["subset"] or not settings["dropout"] else ()
+        return {**super().without_effect(settings), **dict.fromkeys(idle, "dropout=true and all subsets")}
+
     @property
     def shown(self) -> Present | None:
         """The one subset of a dedicated network; None for all others."""

@@ -47,6 +47,16 @@ class ModalityImportance:
     choices_of_w = {"normalisation": tuple(NORMALISATIONS), "weighting": WEIGHTINGS}
     per_region = False  # one vector w per region
 
+    @classmethod
+    def without_effect(cls, settings):
+        by_gradient = ("normalisation", "meta_steps", "meta_lr", "meta_weight_decay")
+        needs = {} if settings["weighting"] in LEARNED else dict.fromkeys(by_gradient, "weighting=bilevel or averaged")
+        if settings["weighting"] in (*LEARNED, "equal"):
+            needs["forward_temperature"] = "weighting=forward or leave_one_out"
+        if settings["weighting"] == "equal":
+            needs["largest_ratio"] = "weights that differ (weighting)"
+        return {**super().without_effect(settings), **needs}
+
     def initialize(self):
         super().initialize()
         count = len(self.modalities)

@@ -92,7 +92,20 @@ class RunBase:
         if arguments.stage is not None:
             find_stage(self.stages, arguments.stage)
         self.settings = resolve_settings(*asked, self.stage_names, *allowed)
+        for stage in self.stage_names:
+            cls.check_settings(self.settings[stage])
+        self._refuse_without_effect(known)
         self._share_epochs()
+
+    def _refuse_without_effect(self, known: dict) -> None:
+        """Raises NnmissError for what was set to another value than its default, and changes nothing in any stage."""
+        for key in self.arguments.assignments:
+            stage, _, name = key.rpartition(".")
+            settings = [self.settings[s] for s in ([stage] if stage else self.stage_names)]
+            needs = [self.trainer_class.without_effect(s).get(name) for s in settings]
+            if all(needs) and any(s[name] != known[name] for s in settings):
+                raise NnmissError(f"--set {key}={self.arguments.assignments[key]}: it changes nothing without {needs[0]}: "
+                                  "set that too, or leave it out")
 
     def _share_epochs(self) -> None:
         """Shares `num_epochs` among the stages; what was given for a stage comes off the total."""

@@ -58,6 +58,15 @@ class SharedHooks:
         """What every setting with a list of values may be."""
         return {**cls.common_choices, **cls.choices}
 
+    @classmethod
+    def check_settings(cls, settings: dict[str, object]) -> None:
+        """Raises NnmissError for settings of a stage that contradict each other. Asked for all stages before the first."""
+
+    @classmethod
+    def without_effect(cls, settings: dict[str, object]) -> dict[str, str]:
+        """Settings that change nothing beside a stage's others -> what they need instead; `--set` refuses them."""
+        return {}
+
     def status(self) -> str:
         """What the method adds to the progress bar, such as its importance weights."""
         return ""

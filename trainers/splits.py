@@ -89,6 +89,11 @@ def fold_cases(splits: list[dict[str, list[str]]], fold: int | str, cases: list[
     return list(splits[fold]["train"]), list(splits[fold]["val"])
 
 
+def most_complete(cases: list[str], available: dict[str, Present], wanted: int, seed: int) -> list[str]:
+    """Up to `wanted` of the cases, those with most modalities first, else by chance."""
+    return sorted(cases, key=lambda case: (-sum(available[case]), derive_seed(seed, "hold out", case)))[:wanted]
+
+
 def hold_out(training: list[str], available: dict[str, Present], wanted: int, seed: int,
              groups: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
     """(remaining, held out): up to `wanted` training cases, at most a fifth of them, those with most modalities first.
@@ -99,7 +104,7 @@ def hold_out(training: list[str], available: dict[str, Present], wanted: int, se
     """
     if wanted < 1 or len(training) < FEWEST_TO_HOLD_OUT:
         return list(training), list(training) if wanted > 0 else []
-    ranked = sorted(training, key=lambda case: (-sum(available[case]), derive_seed(seed, "hold out", case)))
+    ranked = most_complete(training, available, len(training), seed)
     complete = sum(all(available[case]) for case in training)
     spared = complete - complete // 2
     ranked = [*ranked[: complete - spared], *ranked[complete:], *ranked[complete - spared : complete]]

@@ -19,7 +19,7 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float):
         self.decay = decay
         self._averaged = AveragedModel(network, multi_avg_fn=self._average)
-        self.network.requires_grad_(False)
+        self.network.requires_grad_(False).eval()  # nobody trains it, so nobody switches its dropout off
 
     @property
     def network(self) -> nn.Module:
@@ -29,6 +29,11 @@ class WeightAverage:
     def update(self, network: nn.Module) -> None:
         """Takes in the weights after a step."""
         self._averaged.update_parameters(network)
+
+    def begin(self, network: nn.Module) -> None:
+        """Before the first step the average is the network; later this changes nothing."""
+        if not self._averaged.n_averaged:
+            self.network.load_state_dict(network.state_dict())
 
     def state(self) -> dict:
         """Plain values and tensors, for the checkpoint; the averaged weights themselves are stored as the network's."""

@@ -50,6 +50,9 @@ def logit_lessons(student: Tensor, teacher: Tensor, ratios: Tensor, regions: boo
         apart = apart - F.binary_cross_entropy_with_logits(t, t.sigmoid(), reduction="none")  # the least there can be
     else:
         apart = F.kl_div(s.log_softmax(1), t.log_softmax(1), reduction="none", log_target=True)
+        if ratios.ndim == 2:  # 0 in sum over labels, each of which is then 0 at least: else those that count more would
+            # be taught to be likelier than the teacher says
+            apart = apart + s.softmax(1) - t.softmax(1)
     apart = apart.flatten(2)  # (n, K, V)
     each = apart.mean(2) if weights is None else (apart * weights.flatten(2)).sum(2)  # (n, K)
     each = each * (ratios[:, None] if ratios.ndim == 1 else ratios)

@@ -77,9 +77,12 @@ def specialise(encoder: nn.Module, num_modalities: int, modality_specific: str, 
         holder, name = (stage, len(stage) - 1) if isinstance(stage, nn.Sequential) else (encoder.stages, s)
         holder[name] = SeparateStage(holder[name], num_modalities, shown)  # behind a pooling, if there is one
     shared = [part for part in (None if separate_stages else stem, *encoder.stages[separate_stages:]) if part is not None]
+    if modality_specific != "none" and not shared:
+        raise NnmissError(f"modality_specific={modality_specific} is for what modalities share, and separate_stages="
+                          f"{separate_stages} leaves nothing: leave one of them out")
     if modality_specific != "none":
         replaced = [specialise_norms(part, num_modalities, shown, modality_specific == "embedding") for part in shared]
-        if shared and not any(replaced):
+        if not any(replaced):
             raise NnmissError(f"modality_specific={modality_specific} needs instance normalisation with scale and shift, "
                               "which this plan's network does not have: leave it out, or set affine in norm_op_kwargs")
     return shown
