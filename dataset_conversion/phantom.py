@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -13,65 +12,29 @@ from tqdm import tqdm
 
 from nnmiss.atomic_files import write_json
 from nnmiss.dataset_conversion.phantom_anatomy import Anatomy, make_anatomy, smooth_field
-from nnmiss.dataset_conversion.phantom_contrast import VISIBILITY, contrast_row, modality_names
+from nnmiss.dataset_conversion.phantom_contrast import VISIBILITY, contrast_row, looks_like, plain_tissue
+from nnmiss.dataset_conversion.phantom_labels import noisy_labels
+from nnmiss.dataset_conversion.phantom_lookalikes import lookalikes
 from nnmiss.dataset_conversion.phantom_missing import checked_missing, draw_missing
+from nnmiss.dataset_conversion.phantom_registration import displacement, misregistered
+from nnmiss.dataset_conversion.phantom_scanners import Scanner, scanner_number, scanner_profile
+from nnmiss.dataset_conversion.phantom_settings import PRESETS, PhantomSettings, preset_settings
 from nnmiss.dataset_conversion.raw_folder import new_dataset_folder
 from nnmiss.errors import NnmissError
 from nnmiss.seeding import derive_seed
 
-__all__ = ["FIRST_TEST_NUMBER", "VISIBILITY", "PhantomSettings", "make_affine", "make_case", "write_dataset"]
+__all__ = ["FIRST_TEST_NUMBER", "PRESETS", "VISIBILITY", "PhantomSettings", "make_affine", "make_case",
+           "preset_settings", "training_labels", "write_dataset"]
 
-MIN_SIDE, MAX_SIDE = 24, 160  # voxels
 FIRST_TEST_NUMBER = 100_000  # test cases are numbered from here: the same whatever the number of training cases
 LABELS = {"background": 0, "whole_tumor": [1, 2, 3], "tumor_core": [2, 3], "enhancing_tumor": [3]}
 REGIONS_CLASS_ORDER = [1, 2, 3]
 
 
-@dataclass(frozen=True)
-class PhantomSettings:
-    """What the cases of a phantom data set have in common.
-
-    Attributes:
-        size: voxels per side, one number or three, each 24 to 160. Anatomy scales with the box: a larger size is a
-            finer image of the same kind of head.
-        modalities: how many, 2 or more: flair, t1, t1ce, t2, m5, m6, ...
-        difficulty: 0 (plain contrasts, hardly any noise) to 1 (weak contrasts, strong noise, texture, distractors).
-        seed: another seed is another population of cases.
-        spacing_mm: voxel size, one number or three. It changes the affine, not the voxels.
-
-    Raises NnmissError for values outside these ranges.
-    """
-
-    size: int | tuple[int, int, int] = 40
-    modalities: int = 4
-    difficulty: float = 0.5
-    seed: int = 0
-    spacing_mm: float | tuple[float, float, float] = 1.0
-
-    def __post_init__(self) -> None:
-        size = tuple(int(side) for side in ((self.size,) * 3 if np.ndim(self.size) == 0 else self.size))
-        spacing = (self.spacing_mm,) * 3 if np.ndim(self.spacing_mm) == 0 else self.spacing_mm
-        spacing = tuple(float(s) for s in spacing)
-        object.__setattr__(self, "size", size)
-        object.__setattr__(self, "spacing_mm", spacing)
-        if len(size) != 3 or not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
-            raise NnmissError(f"phantom size must be one or three numbers from {MIN_SIDE} to {MAX_SIDE}, got {size}")
-        if len(spacing) != 3 or not all(s > 0 for s in spacing):
-            raise NnmissError(f"spacing must be one or three positive numbers of mm, got {spacing}")
-        if not 0 <= self.difficulty <= 1:
-            raise NnmissError(f"difficulty must be from 0 to 1, got {self.difficulty}")
-        modality_names(self.modalities)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Modality names in channel order."""
-        return modality_names(self.modalities)
-
-
 def make_case(settings: PhantomSettings, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of case `number`; equal settings and number give equal arrays.
+    """Images and true labels of case `number`; equal settings and number give equal arrays.
 
-    Channel k does not depend on how many modalities there are. Labels do not depend on the difficulty.
+    Channel k does not depend on how many modalities there are. Labels depend on size, seed and number alone.
 
     Returns:
         images: (M, X, Y, Z) float32, exactly 0 outside the brain and at least 1 inside, scanner-like units that
@@ -82,6 +45,14 @@ def make_case(settings: PhantomSettings, number: int) -> tuple[np.ndarray, np.nd
     texture = smooth_field(_generator(settings, number, "texture"), settings.size, 16)
     images = [_image(settings, number, anatomy, texture, name) for name in settings.names]
     return np.stack(images), anatomy.labels
+
+
+def training_labels(settings: PhantomSettings, number: int) -> np.ndarray:
+    """The labels (X, Y, Z) uint8 that a training case is written with: the true ones unless there is label noise."""
+    anatomy = make_anatomy(settings.size, settings.seed, number)
+    if not settings.label_noise:
+        return anatomy.labels
+    return noisy_labels(anatomy.labels, anatomy.brain, settings.label_noise, settings.seed, number)
 
 
 def make_affine(settings: PhantomSettings, number: int) -> np.ndarray:
@@ -143,28 +114,55 @@ def _generator(settings: PhantomSettings, number: int, *purpose: str) -> np.rand
 
 
 def _image(settings: PhantomSettings, number: int, anatomy: Anatomy, texture: np.ndarray, modality: str) -> np.ndarray:
-    """One modality of the case, (X, Y, Z) float32: tissues, tumour, distractors, bias field, blur, Rician noise."""
-    rng, row = _generator(settings, number, "image", modality), contrast_row(modality)
+    """One modality of the case, (X, Y, Z) float32: the scene as a scanner sees it, with shading, blur, Rician noise."""
+    rng, scale = _generator(settings, number, "image", modality), contrast_row(modality)["scale"]
     hard = settings.difficulty**2  # a step at the upper end costs a network about as much Dice as one at the lower
+    scanner = Scanner()
+    if settings.scanners:
+        scanner = scanner_profile(settings.seed, scanner_number(settings.seed, number, settings.scanners), modality)
+    image = _scene(settings, number, anatomy, modality, rng)
+    image += (0.02 + 0.08 * hard) * (texture + 0.6 * smooth_field(rng, settings.size, 16))
+    if settings.registration_error:
+        image = misregistered(image, displacement(settings.registration_error, settings.size, settings.seed, number,
+                                                  modality))
+    if settings.scanners:
+        image = np.maximum(image, 0) ** np.float32(scanner.gamma)
+    image *= np.exp(scanner.shading * (0.04 + 0.14 * hard) * smooth_field(rng, settings.size, 2))  # the coil's field
+    image = gaussian_filter(image, np.hypot(0.5, scanner.blur), truncate=3)  # the scanner's point spread, in voxels
+    noise = scanner.noise * (0.02 + 0.16 * hard) * rng.standard_normal((2, *settings.size), dtype=np.float32)
+    image = np.hypot(image + noise[0], noise[1]) * scale * np.exp(rng.normal(0, 0.25)) * scanner.brightness
+    return np.where(anatomy.brain, np.maximum(image, 1), 0).astype(np.float32)
+
+
+def _scene(settings: PhantomSettings, number: int, anatomy: Anatomy, modality: str, rng) -> np.ndarray:
+    """What there is to see in one modality, (X, Y, Z) float32, healthy white matter 1: tissues, tumour, distractors."""
+    row = contrast_row(modality, settings.contrasts, settings.invisible)
+    hidden = looks_like(modality) if settings.invisible else {}
+    hard = settings.difficulty**2
     image = sum(weight * row[tissue] for tissue, weight in anatomy.tissues.items())
     conspicuity = (1.3 - 0.6 * hard) * rng.uniform(0.8, 1.2)  # differs between patients and between their scans
     image += conspicuity * row["edema"] * anatomy.edema
-    image[anatomy.labels == 2] += conspicuity * row["necrosis"]
-    image[anatomy.labels == 3] += conspicuity * row["enhancing"]
+    for label, tissue in ((2, "necrosis"), (3, "enhancing")):
+        inside = anatomy.labels == label
+        # Edema fades towards the tumour's border, so what shall look like it has to fade with it.
+        fading = anatomy.whole[inside] if hidden.get(tissue) == "edema" else 1
+        image[inside] += conspicuity * row[tissue] * fading
     for structure, strength in anatomy.distractors.items():
+        if settings.invisible:
+            strength = strength * anatomy.outside  # one that ended at the core would show where the core begins
         image += (0.4 + 1.2 * hard) * row[structure] * strength
-    image += (0.02 + 0.08 * hard) * (texture + 0.6 * smooth_field(rng, settings.size, 16))
-    image *= np.exp((0.04 + 0.14 * hard) * smooth_field(rng, settings.size, 2))  # receive field of the coil
-    image = gaussian_filter(image, 0.5, truncate=3)  # the scanner's point spread, in voxels
-    noise = (0.02 + 0.16 * hard) * rng.standard_normal((2, *settings.size), dtype=np.float32)
-    image = np.hypot(image + noise[0], noise[1]) * row["scale"] * np.exp(rng.normal(0, 0.25))
-    return np.where(anatomy.brain, np.maximum(image, 1), 0).astype(np.float32)
+    if settings.lookalikes:
+        plain = row[plain_tissue(modality, settings.contrasts)]
+        image += conspicuity * plain * lookalikes(anatomy, settings.lookalikes, settings.seed, number, modality)
+    return image
 
 
 def _write_case(folder: Path, case: str, part: str, settings: PhantomSettings, number: int,
                 modalities: list[str]) -> None:
     """Writes the label and the channel files named in `modalities` (images as int16, rounded)."""
     images, labels = make_case(settings, number)
+    if part == "Tr" and settings.label_noise:
+        labels = training_labels(settings, number)
     affine = make_affine(settings, number)
     for channel, name in enumerate(settings.names):
         if name in modalities:
@@ -182,5 +180,5 @@ def _dataset_json(name: str, settings: PhantomSettings, num_training: int) -> di
         "regions_class_order": REGIONS_CLASS_ORDER,
         "numTraining": num_training,
         "file_ending": ".nii.gz",
-        "phantom": asdict(settings),
+        "phantom": settings.record(),
     }

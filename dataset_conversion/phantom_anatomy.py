@@ -10,6 +10,7 @@ from nnmiss.seeding import derive_seed
 
 BRAIN_RADII = (0.84, 0.94, 0.84)  # of half the box
 MIN_LABEL_VOXELS = 5  # of each of the three labels, else the tumour is drawn again
+CORE_WHOLE = 0.76  # the core lies where the soft whole tumour is above this
 MIN_NECROSIS, MAX_NECROSIS = 0.10, 0.60  # share of the core's voxels
 
 
@@ -19,15 +20,21 @@ class Anatomy:
 
     labels: uint8, 0 background, 1 edema, 2 necrotic core, 3 enhancing.
     brain: bool. tissues: float32 in 0..1, "csf", "grey", "white", summing to 1 inside the brain.
-    edema: float32 in 0..1, fading over the tumour's border, 0 where labels are 2 or 3.
+    whole: float32 in 0..1, the whole tumour, fading over its border. edema: the same, 0 where labels are 2 or 3.
     distractors: float32 in 0..1, "vessels", "hyperintensities", "cysts", 0 inside the tumour core.
     """
 
     labels: np.ndarray
     brain: np.ndarray
     tissues: dict[str, np.ndarray]
+    whole: np.ndarray
     edema: np.ndarray
     distractors: dict[str, np.ndarray]
+
+    @property
+    def outside(self) -> np.ndarray:
+        """(X, Y, Z) float32, 1 far from the tumour, fading to 0 over its border: exactly 0 in the core."""
+        return np.clip(1 - self.whole / CORE_WHOLE, 0, 1)
 
 
 def smooth_field(rng: np.random.Generator, size: tuple[int, int, int], cells: int) -> np.ndarray:
@@ -63,7 +70,8 @@ def make_anatomy(size: tuple[int, int, int], seed: int, number: int) -> Anatomy:
     core = labels >= 2
     distractors = {name: np.where(core, 0, field).astype(np.float32)
                    for name, field in _distractors(size, white, (seed, number)).items()}
-    return Anatomy(labels, depth > 0, tissues, np.where(core, 0, whole).astype(np.float32), distractors)
+    return Anatomy(labels, depth > 0, tissues, whole.astype(np.float32), np.where(core, 0, whole).astype(np.float32),
+                   distractors)
 
 
 def _distance(grid, centre, radii) -> np.ndarray:

@@ -31,7 +31,7 @@ def draw_case(path: str | os.PathLike, images: np.ndarray, labels: np.ndarray, m
                 ax.imshow(shown, cmap="gray", vmin=min(window[0] * 0.5, window[0]), vmax=window[1], origin="lower")
                 ax.set_axis_off()
                 if outlined:
-                    _outline(ax, truth)
+                    outline(ax, truth)
                 if row == 0 and not outlined:
                     ax.set_title(PLANES[plane], color="white", fontsize=11, loc="left")
         axes[row, 0].text(-0.06, 0.5, name, transform=axes[row, 0].transAxes, color="white", fontsize=12,
@@ -43,7 +43,8 @@ def draw_case(path: str | os.PathLike, images: np.ndarray, labels: np.ndarray, m
         figure.savefig(temporary, dpi=110)
 
 
-def _outline(ax, truth: np.ndarray) -> None:
+def outline(ax, truth: np.ndarray) -> None:
+    """Draws the borders of the nested regions of a slice of labels, (rows, columns), over the image in `ax`."""
     for level, width, colour in zip((1, 2, 3), (1.2, 2.4, 0.9), REGION_COLOURS.values()):  # the core's shows beneath
         if (truth >= level).any():
             ax.contour(truth >= level, levels=[0.5], colors=[colour], linewidths=width)

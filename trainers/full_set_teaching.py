@@ -21,6 +21,7 @@ from nnmiss.networks.subset_teaching import Pass, SubsetTeaching
 from .processes import num_processes
 from .variant_checks import FULL_SET, check_variant
 
+
 class FullSetTeaching:
     """The full set as a teacher, projectors and guards; mixed into MetaKD's segmentation trainer, whose settings it reads.
 
