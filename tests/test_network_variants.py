@@ -16,6 +16,7 @@ from nnmiss.networks.base import item_index
 from nnmiss.networks.memory_format import fastest_layout
 from nnmiss.networks.modality_norm import ModalityNorm, ShownModality
 from nnmiss.networks.shared_encoder_unet import SharedEncoderUNet, build_shared_encoder
+from nnmiss.networks.voxelwise_fusions import MeanVarianceFusion
 from nnmiss.planners.cost import cost_block, mean_cost
 from nnmiss.planners.planned_step import PlannedSteps
 from nnmiss.seeding import torch_generator
@@ -250,6 +251,17 @@ def test_equal_importance_changes_no_mean_without_imputation():
         features = network.encode(images()[PRESENT][:, None], PRESENT.nonzero()[:, 1])
         for a, b in zip(network.fuse(features, index), network.fuse(features, index, torch.full((4,), 0.25))):
             assert torch.allclose(a, b, atol=1e-5), fusion
+
+
+def test_a_variance_stays_finite_in_half_precision():
+    fusion, features = MeanVarianceFusion(2, 4), torch.randn(2, 4, 4, 4, 4, generator=torch_generator("half"))
+    fusion.weight.data[:, 4:] = 0.01
+    features[0, 0, 0, 0, 0] = 700.0  # its square is beyond float16
+    with torch.autocast("cpu", torch.float16):
+        half = fusion(features.half(), [[0, 1]])
+    assert torch.isfinite(half).all()
+    expected = fusion(features, [[0, 1]])
+    assert torch.allclose(half[..., 1:].float(), expected[..., 1:], atol=0.02)
 
 
 def test_without_imputation_concat_shrinks_with_missing_modalities_and_linear_does_not():

@@ -186,6 +186,11 @@ class nnMissClassifierMetaKD(MetaKD, ClassificationTrainer):
     }
 
     @classmethod
+    def without_effect(cls, settings):
+        """Nothing is refused: nnmiss_search may draw what only some of the weightings that it draws have."""
+        return {}
+
+    @classmethod
     def build_classifier(cls, configuration, shapes, task, classes) -> nn.Module:
         """The plan's encoders, their features projected to one size, the missing ones generated (Eq. 2)."""
         return build_shared_features(configuration, shapes, num_outputs(task, classes), **configuration.get("nnmiss", {}))

@@ -28,9 +28,7 @@ class SeparateStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(P, C, *spatial) -> the stage's (P, C', *spatial')."""
-        items: dict[int, list[int]] = {}
-        for item, m in enumerate(self.shown.index.tolist()):
-            items.setdefault(m, []).append(item)
+        items = self.shown.items()
         images, done = x.split(1), {}  # pieces of one image, whose gradients are put together without zeros in between
         for m, group in items.items():
             together = torch.cat([images[item] for item in group]) if len(group) > 1 else images[group[0]]

@@ -13,15 +13,25 @@ class ShownModality:
 
     def __init__(self):
         self.index: Tensor | None = None  # (P,) long, while a pass is under way
+        self._items: dict[int, list[int]] | None = None
 
     @contextmanager
     def showing(self, index: Tensor) -> Iterator[None]:
         """While open, the images are of these modalities, (P,) long."""
-        before, self.index = self.index, index
+        before = self.index, self._items
+        self.index, self._items = index, None
         try:
             yield
         finally:
-            self.index = before
+            self.index, self._items = before
+
+    def items(self) -> dict[int, list[int]]:
+        """Modality -> numbers of its images; found once a pass, as every look at a tensor's values waits for the GPU."""
+        if self._items is None:
+            self._items = {}
+            for item, m in enumerate(self.index.tolist()):
+                self._items.setdefault(m, []).append(item)
+        return self._items
 
 
 class ModalityNorm(nn.Module):

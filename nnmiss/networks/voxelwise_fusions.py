@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from nnmiss.networks.fusion_base import Fusion, mean_shares, shown_in
 from nnmiss.networks.weighted_sums import weighted_sums
 
+LARGEST_IN_HALF = 150.0  # deviation from the mean: its square, times k / (k - 1), must stay below float16's 65504
+
 
 class GatedFusion(Fusion):
     """At each voxel a weighted sum of linear maps of the present modalities, with weights that the features choose.
@@ -57,7 +59,8 @@ class MeanVarianceFusion(Fusion):
     mean and 0 on the variance. It need not know which modality is which, as nothing here depends on it.
 
     Only present modalities count: Eq. 2 (`impute`) would leave the mean and shrink the variance, and changes nothing here.
-    Importance w weighs both: mean sum w f / sum w, variance sum w (f - mean)^2 / sum w times k / (k - 1).
+    Importance w weighs both: mean sum w f / sum w, variance sum w (f - mean)^2 / sum w times k / (k - 1). In float16
+    deviations count at most LARGEST_IN_HALF, which normalised features reach where few voxels of an image stand out.
     """
 
     def __init__(self, num_modalities: int, channels: int, impute: bool = True, weigh: bool | None = None):
@@ -74,7 +77,10 @@ class MeanVarianceFusion(Fusion):
             shown = [(m, item) for m, item in enumerate(row) if item >= 0]
             out = of_mean @ mean + self.bias[:, None]
             if len(shown) > 1:
-                squares = [(items[item] - mean).square() for _, item in shown]
+                deviations = [items[item] - mean for _, item in shown]
+                if features.dtype == torch.float16:
+                    deviations = [d.clamp(-LARGEST_IN_HALF, LARGEST_IN_HALF) for d in deviations]
+                squares = [d.square() for d in deviations]
                 unbiased = len(shown) / (len(shown) - 1)
                 out = out + of_variance @ weighted_sum([share[m] * unbiased for m, _ in shown], squares)
             fused.append(out.to(features.dtype))
