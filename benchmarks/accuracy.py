@@ -102,20 +102,30 @@ def with_epochs(lines: list[str], budget: float, output: Path, conditions: list[
     return [f"{line} num_epochs={epochs_of(line, budget, known[line])}" for line in lines]
 
 
-def epochs_of(line: str, budget: float, ratios: dict[str, float]) -> int:
-    """How many epochs of all stages together a variant may have."""
+def epochs_of(line: str, budget: float, costs: dict[str, list[float]]) -> int:
+    """How many epochs of all stages together a variant may have. (LCKD's elections are not counted.)"""
     from nnmiss.benchmark.variants import parse_variant
     from nnmiss.trainers import method_class
-    from nnmiss.trainers.settings import stage_epochs
+    from nnmiss.trainers.modality_importance import interval_of_updates
+    from nnmiss.trainers.settings import parse_assignments, stage_epochs
 
     variant = parse_variant(line)
     cls = method_class(variant.method)
-    layers = {**cls.presets[variant.preset], **variant.assignments}
-    published = {stage.name: stage.epochs for stage in cls.stages if stage.name in ratios}
+    layers = {**cls.known_settings(), **cls.presets[variant.preset], **variant.assignments}
+    published = {stage.name: stage.epochs for stage in cls.stages if stage.name in costs}
     given = {name: int(layers[f"{name}.num_epochs"]) for name in published if f"{name}.num_epochs" in layers}
-    length = int(COMMON[0].split("=")[1])
-    return epochs_for(budget, lambda total: {name: (number, length) for name, number in
-                                             stage_epochs(total, published, given).items()}, ratios)
+    length = int(parse_assignments(COMMON)["num_iterations_per_epoch"])
+
+    def run(total: int) -> dict[str, int]:
+        return {name: number * length for name, number in stage_epochs(total, published, given).items()}
+
+    def updates(iterations: int) -> int:
+        if variant.method != "metakd":
+            return 0
+        interval = interval_of_updates(iterations, int(layers["meta_interval"]), int(layers["fewest_updates"]))
+        return -(-iterations // interval)
+
+    return epochs_for(budget, run, costs, updates)
 
 
 def dropped(output: Path, args: argparse.Namespace) -> set[str]:

@@ -1,4 +1,4 @@
-"""What an iteration of each variant costs relative to the baseline's, and the epochs that equal time buys.
+"""What an iteration, and an update of w, of each variant costs relative to the baseline's; the epochs that time buys.
 
 Run by benchmarks/accuracy.py as a process of its own, because nnU-Net reads its folders once:
 python benchmarks/accuracy_cost.py COST.json LINE [LINE ...] -- the arguments of nnmiss_benchmark
@@ -30,8 +30,9 @@ def measure(arguments: list[str], known: dict) -> dict:
             rounds[key].append(timer.iterations())
     reference = next(key for key, timer in timers.items() if key[0] == REFERENCE)
     for key, timer in timers.items():
-        ratios = [(own + timer.now_and_then) / other for own, other in zip(rounds[key], rounds[reference])]
-        known.setdefault(lines[key[0]], {})[key[1]] = round(statistics.median(ratios), 4)
+        ratios = [own / other for own, other in zip(rounds[key], rounds[reference])]
+        costs = statistics.median(ratios), timer.update / statistics.median(rounds[reference])
+        known.setdefault(lines[key[0]], {})[key[1]] = [round(cost, 4) for cost in costs]
     known["seconds of the baseline's iteration"] = round(statistics.median(rounds[reference]), 4)
     return known
 
@@ -61,12 +62,12 @@ class Timer:
         self.trainer.initialize()
         self.trainer.on_train_start()
         self.trainer.on_train_epoch_start()
-        start = time.process_time()
-        self.trainer.before_iteration()  # an update of what is updated now and then, such as importance weights
-        every = getattr(self.trainer, "update_interval", 1)
-        self.now_and_then = (time.process_time() - start) / every if every > 1 else 0.0
         self.number = 0
         self.iterations()
+        self.trainer.iteration = 0
+        start = time.process_time()
+        self.trainer.before_iteration()
+        self.update = time.process_time() - start
 
     def iterations(self) -> float:
         """Seconds of processor time per iteration."""
@@ -78,17 +79,18 @@ class Timer:
         return (time.process_time() - start) / ITERATIONS
 
 
-def epochs_for(budget: float, run, ratios: dict[str, float]) -> int:
+def epochs_for(budget: float, run, costs: dict[str, list[float]], updates) -> int:
     """The most epochs, over all stages, that cost at most `budget` iterations of the baseline; at least one a stage.
 
     Args:
-        run: number of epochs -> {stage: (epochs, iterations per epoch)}.
-        ratios: stage -> cost of an iteration relative to the baseline's.
+        run: number of epochs -> {stage: iterations}.
+        costs: stage -> costs of an iteration and of an update, relative to the baseline's iteration.
+        updates: number of iterations of a stage -> how many updates there are.
     """
     def cost(epochs: int) -> float:
-        return sum(number * length * ratios[stage] for stage, (number, length) in run(epochs).items())
+        return sum(number * costs[stage][0] + updates(number) * costs[stage][1] for stage, number in run(epochs).items())
 
-    epochs = len(ratios)
+    epochs = len(costs)
     while cost(epochs + 1) <= budget * 1.001:
         epochs += 1
     return epochs

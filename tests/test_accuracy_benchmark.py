@@ -41,11 +41,15 @@ def results(gains: dict[str, float], seeds: int = 4, noise: float = 0.3) -> pd.D
 
 
 def test_epochs_cost_what_the_baseline_has_time_for(benchmark):
-    line = "x: metakd warmup.num_epochs=2"
-    ratios = {"warmup": 2.0, "missing": 1.25}
-    epochs = benchmark["accuracy"].epochs_of(line, 1024, ratios)
-    assert (2 * 2.0 + (epochs - 2) * 1.25) * 32 <= 1024 < (2 * 2.0 + (epochs - 1) * 1.25) * 32
-    assert benchmark["accuracy"].epochs_of("modality_dropout: modality_dropout", 1024, {"train": 1.0}) == 32
+    line, costs = "x: metakd warmup.num_epochs=2 meta_interval=16", {"warmup": [2.0, 4.0], "missing": [1.25, 3.0]}
+    epochs = benchmark["accuracy"].epochs_of(line, 1024, costs)
+
+    def cost(total):  # ten updates and more in a stage, at most 16 iterations apart
+        missing = (total - 2) * 32
+        return 64 * 2.0 + 11 * 4.0 + missing * 1.25 + -(-missing // 16) * 3.0
+
+    assert cost(epochs) <= 1024 < cost(epochs + 1)
+    assert benchmark["accuracy"].epochs_of("modality_dropout: modality_dropout", 1024, {"train": [1.0, 0.0]}) == 32
 
 
 def test_the_baseline_is_always_there(benchmark):

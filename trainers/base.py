@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from nnmiss.availability import modality_names
 from nnmiss.errors import NnmissError
+from nnmiss.kept_memory import freed_memory_kept
 
 from .checkpointing import Checkpointing
 from .distributed import Distributed
@@ -150,25 +151,31 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
         self.on_train_start()
         if self.average is not None:
             self.average.begin(self.inference_network)  # which may have its weights from an earlier stage or another run
-        for epoch in range(self.current_epoch, self.num_epochs):
-            self.on_epoch_start()
-            self.on_train_epoch_start()
-            self.iteration = epoch * self.num_iterations_per_epoch
-            title = f"{self.stage.name} epoch {epoch + 1}/{self.num_epochs}"
-            train_outputs = []
-            with tqdm(range(self.num_iterations_per_epoch), desc=title, leave=False,
-                      disable=not self.show_progress or self.local_rank != 0) as bar:
-                for i in bar:
-                    train_outputs.append(self.train_step(self.next_batch(self.dataloader_train, epoch, i, "train")))
-                    bar.set_postfix_str(self.progress.short(train_outputs[-1]) + self.status())
-            self.on_train_epoch_end(train_outputs)
-            with torch.no_grad():
-                self.on_validation_epoch_start()
-                self.on_validation_epoch_end(
-                    [self.validation_step({**self.next_batch(self.dataloader_val, epoch, i, "validate"), "number": i})
-                     for i in range(self.num_val_iterations_per_epoch)])
-            self.on_epoch_end()
+        # from here on, as loading processes that have started, whose blocks differ in size, must not keep theirs
+        with freed_memory_kept(self.planned and self.device.type == "cpu"):
+            for epoch in range(self.current_epoch, self.num_epochs):
+                self.run_epoch(epoch)
         self.on_train_end()
+
+    def run_epoch(self, epoch: int) -> None:
+        """Trains and validates one epoch."""
+        self.on_epoch_start()
+        self.on_train_epoch_start()
+        self.iteration = epoch * self.num_iterations_per_epoch
+        title = f"{self.stage.name} epoch {epoch + 1}/{self.num_epochs}"
+        train_outputs = []
+        with tqdm(range(self.num_iterations_per_epoch), desc=title, leave=False,
+                  disable=not self.show_progress or self.local_rank != 0) as bar:
+            for i in bar:
+                train_outputs.append(self.train_step(self.next_batch(self.dataloader_train, epoch, i, "train")))
+                bar.set_postfix_str(self.progress.short(train_outputs[-1]) + self.status())
+        self.on_train_epoch_end(train_outputs)
+        with torch.no_grad():
+            self.on_validation_epoch_start()
+            self.on_validation_epoch_end(
+                [self.validation_step({**self.next_batch(self.dataloader_val, epoch, i, "validate"), "number": i})
+                 for i in range(self.num_val_iterations_per_epoch)])
+        self.on_epoch_end()
 
     def on_train_epoch_end(self, train_outputs: list[dict]):
         train_outputs = self.outputs_of_all(train_outputs)

@@ -94,8 +94,7 @@ class ModalityImportance:
     @property
     def update_interval(self) -> int:
         """Iterations between updates of w; shorter in short runs, so that every stage has `fewest_updates`."""
-        iterations = self.num_epochs * self.num_iterations_per_epoch
-        return min(self.meta_interval, max(1, iterations // self.fewest_updates))
+        return interval_of_updates(self.num_epochs * self.num_iterations_per_epoch, self.meta_interval, self.fewest_updates)
 
     def before_iteration(self):
         if self.iteration % self.update_interval == 0:
@@ -225,3 +224,8 @@ def frozen(network: nn.Module):
         for parameter in learning:
             parameter.requires_grad_(True)
         network.train(training)
+
+
+def interval_of_updates(iterations: int, most: int, fewest_updates: int) -> int:
+    """Iterations between updates of w in a stage of so many: `most`, or fewer for `fewest_updates` of them."""
+    return min(most, max(1, iterations // fewest_updates))

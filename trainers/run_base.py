@@ -15,7 +15,6 @@ from nnmiss import __version__
 from nnmiss.atomic_files import read_json
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
-from nnmiss.kept_memory import freed_memory_kept
 
 from .run_arguments import RunArguments, run_folders
 from .run_record import differences, sha256
@@ -251,8 +250,7 @@ class RunBase:
                 trainer.take_pretrained(self.arguments.pretrained_weights)
         trainer.recall(checkpoint_of)
         self.discard_validation()  # before there are other weights: a run killed at their end would not know
-        with freed_memory_kept(trainer.device.type == "cpu"):
-            trainer.run_training()
+        trainer.run_training()
 
     def final_checkpoint(self, wanted_by: str, stage: str) -> dict:
         """The final checkpoint of a stage that another needs. Raises NnmissError when it is not finished."""
