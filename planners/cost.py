@@ -19,7 +19,6 @@ WIDTHS = tuple(i / 16 for i in range(1, 17))
 # Time is taken as operations / speed + bytes / bandwidth: operations that take as long as moving one byte of float32.
 # Assumed for half precision on a data-centre GPU: convolutions sustain 100 TFLOP/s, memory 1.6 TB/s (2 bytes a value).
 OPERATIONS_PER_BYTE = 30
-FEWEST_STAGES = 3  # nnU-Net's loss has no output that counts with fewer: it leaves out the coarsest, and is NaN
 MEMORY_MARGIN = 0.95  # of stock's peak; what convolutions take as workspace is not in the estimate
 
 
@@ -98,11 +97,10 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         blank_is_missing, estimates: the numbers behind; equal_memory_width_factor, for whole batches without
             checkpointing, is None when no width is that small.
     """
-    stages = len(configuration.network_arch_init_kwargs["features_per_stage"])
-    if stages < FEWEST_STAGES:
+    if len(configuration.network_arch_init_kwargs["features_per_stage"]) < 2:
         patch = " x ".join(map(str, configuration.patch_size))
-        raise NnmissError(f"nnU-Net planned a network of {stages} stage(s) for patches of {patch}, but needs "
-                          f"{FEWEST_STAGES} to train it. Raise -gpu_memory_target, or use larger images")
+        raise NnmissError(f"nnU-Net planned a network of 1 stage for patches of {patch}, which has no decoder. Raise "
+                          "-gpu_memory_target, or use larger images")
     steps = PlannedSteps(configuration, num_modalities, num_outputs, regions, variant or {})
     batch_size, stock = configuration.batch_size, steps.stock_forward()
     stock_peak = steps.stock_peak(batch_size)

@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from nnunetv2.paths import nnUNet_preprocessed
 from tiny_dataset import DATASET, PLANS, SHORT, fold_folder
 
 from nnmiss.cli import train
@@ -376,3 +378,19 @@ def test_no_case_is_held_out_where_none_shall_be(tiny, capsys, weighting):
     record = json.loads((fold_folder(tiny) / "run.json").read_text())
     assert len(record["held_out_cases"]) == 5 and not set(record["held_out_cases"]) & set(record["validation_cases"])
     assert "no case is held out, as meta_cases=0 says" in capsys.readouterr().out
+
+
+def test_a_network_too_shallow_for_nnunets_loss_is_refused(tiny, monkeypatch, capsys):
+    """Its only output has weight 0 of 0, so the loss is NaN from the first step on."""
+    plans = json.loads((Path(str(nnUNet_preprocessed)) / DATASET / f"{PLANS}.json").read_text())
+    kwargs = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    of_stages = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage")
+    kwargs.update({key: kwargs[key][:2] for key in of_stages})
+    kwargs.update(n_stages=2, n_conv_per_stage_decoder=[2])
+    file = Path(str(nnUNet_preprocessed)) / DATASET / "nnMissShallow.json"
+    file.write_text(json.dumps({**plans, "plans_name": "nnMissShallow"}))
+    try:
+        with pytest.raises(NnmissError, match=r"nnMissShallow.json has 2 stages"):
+            train.run(["801", "modality_dropout", "0", "-p", "nnMissShallow", "-device", "cpu"])
+    finally:
+        file.unlink()

@@ -19,6 +19,8 @@ from .splits import fold_cases, load_or_make_splits, without_test_cases
 
 __all__ = ["Run", "RunArguments", "run_folders"]
 
+FEWEST_STAGES = 3  # nnU-Net gives the coarsest output of deep supervision no weight, and with fewer has no other
+
 
 class Run(RunBase):
     """A segmentation run on disk: where it is, what was asked, what is finished."""
@@ -42,6 +44,12 @@ class Run(RunBase):
         if resolved.get("previous_stage"):
             raise NnmissError(f"configuration {arguments.configuration} is a cascade, which nnmiss does not train: use "
                               "3d_fullres or 3d_lowres")
+        stages = len(resolved["architecture"]["arch_kwargs"]["features_per_stage"])
+        if stages < FEWEST_STAGES:
+            patch = " x ".join(map(str, resolved["patch_size"]))
+            raise NnmissError(f"configuration {arguments.configuration} of {arguments.plans_name}.json has {stages} stages "
+                              f"for patches of {patch}, but nnU-Net needs {FEWEST_STAGES} to train: plan with a larger "
+                              "-gpu_memory_target, or use larger images")
         if arguments.tag:
             plans["plans_name"] = f"{plans['plans_name']}-{arguments.tag}"
         return plans
