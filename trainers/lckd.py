@@ -28,10 +28,9 @@ from nnmiss.losses.teacher_election import (
     regional_distillation,
     soft_dice,
 )
+from nnmiss.networks import shared_encoder_unet
 from nnmiss.networks.base import item_index
-from nnmiss.networks.fusion import FUSIONS
-from nnmiss.networks.modality_layers import MODALITY_SPECIFIC
-from nnmiss.networks.shared_encoder_unet import IMPUTATIONS, build_shared_encoder
+from nnmiss.networks.shared_encoder_unet import build_shared_encoder
 from nnmiss.networks.shared_features import build_shared_features
 
 from .base import MissingModalityTrainer
@@ -162,16 +161,10 @@ class nnMissTrainerLCKD(LCKD, MissingModalityTrainer):
         "per_task": False,  # an experiment: a teacher counts where its task's region is
     }
     run_settings = {"election_cases": 5}  # held-out training cases that vote; the official code: its validation list
-    limits = {**LCKD.limits, "election_cases": (1, 10**6), "separate_stages": (0, 20)}
+    limits = {**LCKD.limits, "election_cases": (1, 10**6), **shared_encoder_unet.LIMITS}
     choices = {**LCKD.choices, "places": ("bottleneck", "every_stage"), "schedule": tuple(SCHEDULES),
-               "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS, "modality_specific": MODALITY_SPECIFIC}
-    network_settings = {
-        "fusion": "concat", "imputation": "all",
-        "modality_specific": "none",  # what of the shared encoder each modality has for itself (modality_layers.specialise)
-        "separate_stages": 0,  # so many first stages of the encoder exist once per modality
-        "width_factor": 1.0, "micro_batch": 0,
-        "activation_checkpointing": False, "whole_passes": 0, "kept_images": 0,
-    }
+               **shared_encoder_unet.CHOICES}
+    network_settings = {**shared_encoder_unet.SETTINGS, "width_factor": 1.0, "micro_batch": 0}
     presets = {"paper": {}, "official": {"weight_decay": 0.0, "imputation": "bottleneck"}}
 
     @staticmethod

@@ -14,10 +14,9 @@ from nnmiss.inference.gate_weights import task_names
 from nnmiss.losses.collapse_guards import GUARDS
 from nnmiss.losses.feature_distances import DISTANCES
 from nnmiss.losses.pairwise_distillation import DIRECTIONS, pairwise_distillation
+from nnmiss.networks import shared_encoder_unet
 from nnmiss.networks.base import item_index
-from nnmiss.networks.fusion import FUSIONS
-from nnmiss.networks.modality_layers import MODALITY_SPECIFIC
-from nnmiss.networks.shared_encoder_unet import IMPUTATIONS, build_shared_encoder
+from nnmiss.networks.shared_encoder_unet import build_shared_encoder
 from nnmiss.networks.shared_features import build_shared_features
 from nnmiss.networks.subset_teaching import PLACES, Pass
 
@@ -107,17 +106,10 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
         **ModalityImportance.run_settings_of_w,
     }
     limits = {**MetaKD.limits, "full_task": (0, 100), "temperature": (1e-3, 1e3), "meta_cases": (0, 10**6),
-              "separate_stages": (0, 20)}
+              **shared_encoder_unet.LIMITS}
     choices = {**MetaKD.choices, "places": PLACES, "teacher": ("online", "average"), "guard": GUARDS,
-               "schedule": tuple(SCHEDULES), "fusion": tuple(FUSIONS), "imputation": IMPUTATIONS,
-               "modality_specific": MODALITY_SPECIFIC}
-    network_settings = {
-        "fusion": "concat", "imputation": "all",
-        "modality_specific": "none",  # what of the shared encoder each modality has for itself (modality_layers.specialise)
-        "separate_stages": 0,  # so many first stages of the encoder exist once per modality
-        "width_factor": 1.0, "micro_batch": 0,
-        "activation_checkpointing": False, "whole_passes": 0, "kept_images": 0,
-    }
+               "schedule": tuple(SCHEDULES), **shared_encoder_unet.CHOICES}
+    network_settings = {**shared_encoder_unet.SETTINGS, "width_factor": 1.0, "micro_batch": 0}
     presets = {
         "paper": {},
         "official": {"schedule": "poly", "weight_decay": 0.0, "imputation": "bottleneck",

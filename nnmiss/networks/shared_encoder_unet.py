@@ -9,12 +9,19 @@ from torch.utils.checkpoint import checkpoint
 from nnmiss.errors import NnmissError, nearest_names
 from nnmiss.networks.architecture import build_unet
 from nnmiss.networks.base import MissingModalityNetwork
-from nnmiss.networks.fusion import fusion_class
+from nnmiss.networks.fusion import FUSIONS, fusion_class
 from nnmiss.networks.fusion_base import Fusion, FusionByMaps
-from nnmiss.networks.modality_layers import specialise
+from nnmiss.networks.modality_layers import MODALITY_SPECIFIC, specialise
 from nnmiss.networks.shared_subsets import SubsetDecoder, can_share
 
 IMPUTATIONS = ("bottleneck", "all", "none")
+# what the methods with this network let a user set, and the plan's "nnmiss" block keeps; SharedEncoderUNet explains them
+SETTINGS: dict[str, object] = {
+    "fusion": "concat", "imputation": "all", "modality_specific": "none", "separate_stages": 0,
+    "activation_checkpointing": False, "whole_passes": 0, "kept_images": 0,
+}
+CHOICES = {"fusion": tuple(FUSIONS), "imputation": IMPUTATIONS, "modality_specific": MODALITY_SPECIFIC}
+LIMITS = {"separate_stages": (0, 20)}
 
 
 class SharedEncoderUNet(MissingModalityNetwork):
@@ -115,7 +122,4 @@ def build_shared_encoder(configuration: ConfigurationManager, num_modalities: in
     """The plan's U-Net with one input channel as a shared-encoder network, with the settings of its "nnmiss" block."""
     block = configuration.configuration.get("nnmiss", {})
     unet = build_unet(configuration, 1, num_output_channels, deep_supervision, block.get("width_factor", 1.0))
-    return SharedEncoderUNet(unet, num_modalities, block.get("fusion", "concat"), block.get("imputation", "all"),
-                             block.get("activation_checkpointing", False), block.get("whole_passes", 0),
-                             block.get("kept_images", 0), block.get("modality_specific", "none"),
-                             block.get("separate_stages", 0))
+    return SharedEncoderUNet(unet, num_modalities, **{key: block.get(key, default) for key, default in SETTINGS.items()})
