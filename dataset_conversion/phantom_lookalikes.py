@@ -11,9 +11,10 @@ REACH = 0.8  # centres lie within this share of the brain's radii
 
 
 def lookalikes(anatomy: Anatomy, count: int, seed: int, number: int, modality: str) -> np.ndarray:
-    """Strength (X, Y, Z) float32 in 0..1 of `count` irregular blobs of one modality; 0 inside the tumour.
+    """Strength (X, Y, Z) float32 in 0..1 of `count` irregular blobs of one modality; 0 in the tumour's core.
 
-    A blob drawn on the tumour is not seen, so that fewer than `count` can be left. Blob k does not depend on `count`.
+    Blobs fade out over the tumour's border, to a third where edema begins; one drawn on the tumour is hardly seen, so that
+    fewer than `count` can be left. Blob k does not depend on `count`.
     """
     size = anatomy.labels.shape
     axes = [((np.arange(side) + 0.5) / side * 2 - 1).astype(np.float32) for side in size]

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt, laplace
 
 from nnmiss.cli import phantom as phantom_command
-from nnmiss.dataset_conversion import phantom
+from nnmiss.dataset_conversion import phantom, phantom_labels
 from nnmiss.dataset_conversion.phantom import (
     FIRST_TEST_NUMBER,
     PRESETS,
@@ -123,13 +123,14 @@ def test_white_matter_in_a_further_modality_is_what_its_hidden_tissues_look_like
             assert np.array_equal(scene[inside], healthy[inside]) == (tissue in looks_like(modality))
 
 
-def test_lookalikes_are_in_their_own_modality_alone_and_never_in_the_tumour():
+def test_lookalikes_are_in_their_own_modality_alone_and_fade_before_the_core():
     one = replace(PLAIN, size=40, lookalikes=3)
     images, labels = make_case(one, 4)
     plain, _ = make_case(replace(one, lookalikes=0), 4)
     anatomy = make_anatomy(one.size, 0, 4)
     blobs = {name: lookalikes(anatomy, 3, 0, 4, name) for name in one.names}
     assert all((blob[labels >= 2] == 0).all() and blob.max() > 0.5 for blob in blobs.values())
+    assert all(blob[labels == 1].max() < 0.35 for blob in blobs.values())
     for channel, (name, blob) in enumerate(blobs.items()):
         reached = distance_transform_edt(blob == 0) <= 3.5  # the point spread reaches two voxels along each axis
         assert np.array_equal(images[channel][~reached], plain[channel][~reached])
@@ -227,15 +228,13 @@ def test_label_noise_displaces_boundaries_by_what_is_said(noise, low, high):
     assert 0.4 * noise < np.mean(distances) < 1.2 * noise  # of a normal error 0.8
 
 
-def test_label_noise_adds_islands_of_enhancement_and_gaps():
+def test_label_noise_adds_islands_of_enhancement_and_gaps(monkeypatch):
     settings = PhantomSettings(size=40, label_noise=1)
-    added = gaps = 0
-    for number in range(6):
-        truth, drawn = make_anatomy(settings.size, 0, number).labels, training_labels(settings, number)
-        far = distance_transform_edt(truth < 2) > 0
-        added += ((drawn == 3) & (distance_transform_edt(truth != 3) > 0) & ~far).sum()
-        gaps += ((drawn == 2) & (distance_transform_edt(truth == 3) > 1.5)).sum()
-    assert added + gaps > 0
+    drawn = np.stack([training_labels(settings, number) for number in range(6)])
+    monkeypatch.setattr(phantom_labels, "_islands", lambda *_: [])
+    plain = np.stack([training_labels(settings, number) for number in range(6)])
+    changed = drawn != plain
+    assert set(zip(plain[changed].tolist(), drawn[changed].tolist())) == {(1, 3), (3, 2)}
 
 
 def test_only_labels_of_training_cases_are_noisy(tmp_path):

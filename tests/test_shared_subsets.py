@@ -1,6 +1,8 @@
 """Many subsets decoded together, and the fast paths of the CPU, against the networks' plain passes."""
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -223,3 +225,11 @@ def test_files_that_were_read_leave_a_containers_memory_free(tmp_path, monkeypat
     assert memory.free_bytes(CPU) == 7 * 2**30
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.free_bytes(CPU) == 2**50
+
+
+def test_free_memory_where_the_system_does_not_tell(monkeypatch):
+    """As on Windows, which has neither /proc nor os.sysconf."""
+    monkeypatch.setattr(memory, "Path", lambda *_: Path("/no such folder"))
+    monkeypatch.setattr(memory, "CONTROL_GROUP", Path("/no such folder"))
+    monkeypatch.delattr(os, "sysconf")
+    assert memory.free_bytes(CPU) == 4 * 2**30

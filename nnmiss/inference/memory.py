@@ -27,7 +27,7 @@ def _available_memory() -> int:
         pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # macOS does not tell
+    except (AttributeError, ValueError, OSError):  # Windows and macOS do not tell
         return 4 * 2**30
 
 
