@@ -7,8 +7,8 @@ FOLDER keeps everything; stop it and call it again as often as you like. VARIANT
 nnmiss_benchmark takes them, without num_epochs; `modality_dropout`, the baseline, is added where it is not there.
 
 1. Equal cost: an iteration of every variant and stage is timed in turns with the baseline's (processor time of one thread,
-   with loading and augmentation), and each gets the epochs that fit into the baseline's time (REGIME/cost.json; never
-   measured twice).
+   with loading and augmentation), and each gets the epochs that fit into the baseline's time (REGIME/cost.json; a
+   variant's ratio is measured once, so that a later sitting trains as long).
 2. Training: nnmiss_benchmark, whole seeds first. Runs of one seed share the cases, and a method's runs start from the
    same weights wherever their networks are alike.
 3. Stopping rule, fixed beforehand: with --drop, after three and more seeds a variant whose difference to the best other
@@ -62,6 +62,7 @@ def main() -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=["few", "incomplete"])

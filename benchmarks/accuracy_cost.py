@@ -47,6 +47,7 @@ def arguments_of(job):
 
 
 def stages_of(job) -> tuple[str, ...]:
+    """The stages that a job trains, in order."""
     from nnmiss.trainers.run import make_run
 
     return make_run(arguments_of(job)).stage_names

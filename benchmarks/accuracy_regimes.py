@@ -31,6 +31,7 @@ class Regime:
 
     @property
     def fold(self) -> int:
+        """The fold of splits_final.json that has so many training cases."""
         return COUNTS.index(self.cases)
 
 

@@ -73,8 +73,7 @@ def largest_width(cost: Callable[[float], float], limit: float, widths: Sequence
 
 
 def cost_block(configuration: ConfigurationManager, num_modalities: int, num_outputs: int,
-               blank_is_missing: bool = False, regions: bool = False, save_memory: bool = True,
-               variant: dict[str, object] | None = None) -> dict:
+               blank_is_missing: bool = False, regions: bool = False, save_memory: bool = True) -> dict:
     """The "nnmiss" block of one configuration of a plan.
 
     Args:
@@ -84,8 +83,6 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         blank_is_missing: noted for preprocessing.
         regions: whether labels are regions instead of classes.
         save_memory: False: no checkpointing and whole batches, whatever they take.
-        variant: settings of the network that are not its defaults (nnmiss.networks.shared_encoder_unet), counted but not
-            written into the block.
 
     Returns:
         width_factor: the largest of WIDTHS at which a pass costs at most stock's, averaged over all subsets; smaller only
@@ -101,7 +98,7 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         patch = " x ".join(map(str, configuration.patch_size))
         raise NnmissError(f"nnU-Net planned a network of 1 stage for patches of {patch}, which has no decoder. Raise "
                           "-gpu_memory_target, or use larger images")
-    steps = PlannedSteps(configuration, num_modalities, num_outputs, regions, variant or {})
+    steps = PlannedSteps(configuration, num_modalities, num_outputs, regions)
     batch_size, stock = configuration.batch_size, steps.stock_forward()
     stock_peak = steps.stock_peak(batch_size)
     target = MEMORY_MARGIN * stock_peak

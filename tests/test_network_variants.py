@@ -17,7 +17,7 @@ from nnmiss.networks.memory_format import fastest_layout
 from nnmiss.networks.modality_norm import ModalityNorm, ShownModality
 from nnmiss.networks.shared_encoder_unet import SharedEncoderUNet, build_shared_encoder
 from nnmiss.networks.voxelwise_fusions import MeanVarianceFusion
-from nnmiss.planners.cost import cost_block, mean_cost
+from nnmiss.planners.cost import mean_cost
 from nnmiss.planners.planned_step import PlannedSteps
 from nnmiss.seeding import torch_generator
 
@@ -301,7 +301,7 @@ def test_the_planner_counts_the_variant():
         assert own[1] > 1.02 * moved and own[2] > 1.02 * peak, options
         assert own[3] < 1.3 * saving < own[2], options  # what these keep is recomputed
     with pytest.raises(NnmissError, match="nothing"):
-        cost_block(configuration, 4, 3, variant={"fusion": "nothing"})
+        counted({"fusion": "nothing"})
 
 
 @pytest.mark.parametrize("method", ["metakd", "lckd"])

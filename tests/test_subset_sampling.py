@@ -8,6 +8,7 @@ import torch
 from tiny_trainers import make_batch, make_trainer
 
 from nnmiss.availability import all_subsets
+from nnmiss.errors import NnmissError
 from nnmiss.seeding import torch_generator
 from nnmiss.trainers.subset_sampling import SAMPLINGS, SubsetSampler
 
@@ -69,9 +70,11 @@ def test_weakest_prefers_what_is_behind():
     assert all(abs(share[subset] - float(p)) < 0.015 for subset, p in zip(subsets, expected))
 
 
-def test_many_modalities_are_not_listed():
-    drawn = SubsetSampler("subsets", 20).draw(torch.ones(3, 20, dtype=torch.bool), torch_generator(1))
-    assert drawn.any(1).all()
+@pytest.mark.parametrize("sampling", ["subsets", "weakest"])
+def test_too_many_modalities_to_list_their_subsets(sampling):
+    with pytest.raises(NnmissError, match=f"subset_sampling={sampling} .* has 20: use subset_sampling=counts"):
+        SubsetSampler(sampling, 20)
+    assert SubsetSampler("counts", 20).draw(torch.ones(3, 20, dtype=torch.bool), torch_generator(1)).any(1).all()
 
 
 def test_the_losses_are_in_the_checkpoint(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nnmiss.availability import all_subsets, draw_present
+from nnmiss.errors import NnmissError
 
 SAMPLINGS = ("counts", "subsets", "weakest")
 MOST_MODALITIES = 10  # of which all subsets are listed
@@ -24,12 +25,18 @@ class SubsetSampler:
 
     Args:
         sampling: one of SAMPLINGS.
-        num_modalities: M; above ten "subsets" and "weakest" would list too many subsets and draw as "counts" does.
+        num_modalities: M.
+
+    Raises:
+        NnmissError: "subsets" or "weakest" of more than ten modalities, which would list thousands of subsets.
     """
 
     def __init__(self, sampling: str, num_modalities: int):
-        self.sampling = sampling if num_modalities <= MOST_MODALITIES else "counts"
-        self.subsets = torch.tensor(all_subsets(num_modalities) if self.sampling != "counts" else [], dtype=torch.bool)
+        if sampling != "counts" and num_modalities > MOST_MODALITIES:
+            raise NnmissError(f"subset_sampling={sampling} lists all subsets, for at most {MOST_MODALITIES} modalities, "
+                              f"but the data set has {num_modalities}: use subset_sampling=counts")
+        self.sampling = sampling
+        self.subsets = torch.tensor(all_subsets(num_modalities) if sampling != "counts" else [], dtype=torch.bool)
         self.loss = torch.full((len(self.subsets),), float("nan"))  # running mean; NaN: not seen yet
         self.seen: list[tuple[list[int], float]] = []  # this epoch's batches: the subsets that were shown, and the loss
 
