@@ -69,8 +69,15 @@ def test_every_parameter_gets_a_gradient_when_all_modalities_are_present(family,
     network = build(family, deep_supervision=True, **options)
     sum(out.square().mean() for out in network(images())).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # a bias before instance normalisation has no effect
-    assert [n for n in without if not n.endswith("bias")] == []
+    # a bias before instance normalisation has no effect, and maps for what is missing count where something is
+    assert [n for n in without if not n.endswith(("bias", ".without"))] == []
+
+
+def test_maps_for_what_is_missing_learn_from_incomplete_samples_alone():
+    fusion, features = fusion_class("conditional")(3, 2), torch.randn(2, 2, 4, 4)
+    fusion(features, [[0, 1, -1]]).square().sum().backward()
+    learned = fusion.without.grad.abs().sum((2, 3)) > 0
+    assert learned.tolist() == [[False, False, True], [False, False, True], [False] * 3]
 
 
 @pytest.mark.parametrize("family", ["early", "shared"])
@@ -107,7 +114,10 @@ def slow_fusion(fusion, features, present, importance):
             both = torch.einsum("oc,cxyz->oxyz", fusion.weight, torch.cat([mean, variance]))
             out.append(both + fusion.bias.view(-1, 1, 1, 1))
         else:
-            maps = [torch.einsum("oc,cxyz->oxyz", fusion.weight[i], w[i] * f) for i, f in shown.items()]
+            absent = [n for n in range(m) if n not in shown]
+            own = {i: fusion.weight[i] + (sum(fusion.without[i, n] for n in absent) if hasattr(fusion, "without") else 0)
+                   for i in shown}
+            maps = [torch.einsum("oc,cxyz->oxyz", own[i], w[i] * f) for i, f in shown.items()]
             out.append(m / len(maps) * sum(maps) + fusion.bias.view(-1, 1, 1, 1))
     return torch.stack(out)
 

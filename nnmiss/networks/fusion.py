@@ -82,8 +82,27 @@ class LinearFusion(LinearFusions):
         return weight * scale.view(-1, 1, 1, 1)
 
 
-FUSIONS = {"concat": ConcatFusion, "mean": MeanFusion, "linear": LinearFusion, "gated": GatedFusion,
-           "mean_variance": MeanVarianceFusion}
+class ConditionalFusion(LinearFusions):
+    """As `linear`, but a modality's map also depends on what is missing: W_m + sum of V_mn over the missing n.
+
+    Eq. 2 does this with V_mn = W_n / k, tied to the maps themselves; here V is learned and starts at 0. One network of
+    all subsets then has weights of its own for each pair (seen, missing), at the cost of `linear`: what a modality says
+    may count for more, or for another region, when the one that says it better is not there.
+    """
+
+    def __init__(self, num_modalities: int, channels: int, impute: bool = True, weigh: bool | None = None):
+        super().__init__(num_modalities, channels, impute, weigh)
+        self.without = nn.Parameter(torch.zeros(num_modalities, num_modalities, channels, channels))  # V (M, M, C, C)
+
+    def maps(self, shown, importance):
+        missing = (~shown).to(self.without.dtype)  # (B, M)
+        weight = self.weight + torch.einsum("bn,mnoc->bmoc", missing, self.without)  # (B, M, C, C)
+        weight = weight if importance is None else weight * importance.view(-1, 1, 1)
+        return weight * (self.num_modalities / shown.sum(1)).view(-1, 1, 1, 1)
+
+
+FUSIONS = {"concat": ConcatFusion, "mean": MeanFusion, "linear": LinearFusion, "conditional": ConditionalFusion,
+           "gated": GatedFusion, "mean_variance": MeanVarianceFusion}
 
 
 def fusion_class(name: str) -> type[Fusion]:
