@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 
 from accuracy_cost import REFERENCE, epochs_for
-from accuracy_regimes import DATASETS, REGIMES, command
+from accuracy_regimes import CONFIGURATION, DATASETS, REGIMES, command
 
 PLANS = "nnMissTinyPlans"
 COMMON = ["num_iterations_per_epoch=32", "batch_size=2", "num_val_iterations_per_epoch=1", "validation_mirroring=false",
@@ -49,7 +49,8 @@ def main() -> None:
         dataset.prepare(folder, regime)
         output = folder / f"{args.data}_{name}"
         output.mkdir(exist_ok=True)
-        conditions = ["-d", str(dataset.number), "--folds", str(regime.fold), "-p", PLANS, "-device", "cpu", "--tag", name,
+        conditions = ["-d", str(dataset.number), "--folds", str(regime.fold), "-p", PLANS, "-c", CONFIGURATION,
+                      "-device", "cpu", "--tag", name,
                       *(["--missing", regime.missing] if regime.missing else [])]
         runs = with_epochs(lines, regime.iterations * args.length, output, conditions)
         for count in range(1, len(args.seeds) + 1) if args.drop else [len(args.seeds)]:
@@ -112,7 +113,7 @@ def epochs_of(line: str, budget: float, costs: dict[str, list[float]]) -> int:
 
     variant = parse_variant(line)
     cls = method_class(variant.method)
-    layers = {**cls.known_settings(), **cls.presets[variant.preset], **variant.assignments}
+    layers = {**cls.known_settings(), **cls.presets[variant.preset or cls.default_preset], **variant.assignments}
     published = {stage.name: stage.epochs for stage in cls.stages if stage.name in costs}
     given = {name: int(layers[f"{name}.num_epochs"]) for name in published if f"{name}.num_epochs" in layers}
     length = int(parse_assignments(COMMON)["num_iterations_per_epoch"])

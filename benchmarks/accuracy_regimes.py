@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COUNTS = (10, 20, 40, 160)  # training cases of fold 0, 1, 2, 3; all folds validate on the same cases
-VALIDATION = 20
+VALIDATION = 40
+# Features per stage. With the 8 of nnMissPlannerTiny convolutions on a CPU cost as much as with 12, so that no width of the
+# plan could be had for less; with 16 time follows the operations.
+CONFIGURATION, FEATURES = "3d_f16", [16, 32, 64]
 # the best modality of a region, by how the phantoms are made (documentation/reference/phantom.md)
 BEST = {"whole_tumor": "flair", "tumor_core": "t1ce", "enhancing_tumor": "t1ce"}
 
@@ -81,9 +84,24 @@ class Phantoms:
             file.write_text(json.dumps(splits))
             command("plan_and_preprocess", "-d", str(self.number), "-c", "3d_fullres", "-pl", "nnMissPlannerTiny", "-np",
                     "2", "--splits", str(file))
+            add_configuration(folder / "preprocessed" / raw.name / "nnMissTinyPlans.json")
         if regime.missing and not (raw / "missing" / f"{regime.missing}.csv").is_file():
             command("simulate_missing", "-d", str(self.number), "-n", regime.missing, *regime.arguments, "--fold",
                     str(regime.fold), "--seed", "1")
+
+
+def add_configuration(plans: Path) -> None:
+    """CONFIGURATION beside 3d_fullres, on the same preprocessed cases, with the planner's "nnmiss" block."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnmiss.planners.cost import cost_block
+
+    plan = json.loads(plans.read_text())
+    architecture = plan["configurations"]["3d_fullres"]["architecture"]
+    architecture = {**architecture, "arch_kwargs": {**architecture["arch_kwargs"], "features_per_stage": FEATURES}}
+    own = plan["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "architecture": architecture}
+    own["nnmiss"] = cost_block(PlansManager(plan).get_configuration(CONFIGURATION), 4, 3, False, True, save_memory=False)
+    plans.write_text(json.dumps(plan, indent=1))
 
 
 def validate_on_test_cases(raw: Path) -> list[str]:
