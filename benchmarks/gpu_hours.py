@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnmiss.networks.architecture import build_unet
 from nnmiss.trainers import METHODS
+from nnmiss.trainers.settings import common_settings, stage_epochs
 
 MODALITIES, HEADS, PATCH, BATCH = ["flair", "t1", "t1ce", "t2"], 3, (128, 128, 128), 2
 ITERATIONS, VALIDATIONS = 250, 50  # of an epoch
@@ -61,13 +62,20 @@ class Cost:
     step: dict[str, float]
     subsets: float
 
-    def total(self, method: str) -> float:
+    def total(self, epochs: dict[str, int]) -> float:
         """TFLOP of all stages and the final validation."""
-        trainer = METHODS[method]
-        stages = trainer.stages_of(MODALITIES, trainer.known_settings())
-        training = sum(stage.epochs * BATCH * (ITERATIONS * self.step[kind(stage.name)]
-                                               + VALIDATIONS * self.forward[kind(stage.name)]) for stage in stages)
+        training = sum(number * BATCH * (ITERATIONS * self.step[kind(stage)] + VALIDATIONS * self.forward[kind(stage)])
+                       for stage, number in epochs.items())
         return training + CASES * TILES * self.subsets
+
+
+def epochs_of(run: str) -> dict[str, int]:
+    """Stage -> epochs of "METHOD" with its default preset, or of "METHOD --preset NAME"."""
+    method, _, preset = run.partition(" --preset ")
+    trainer = METHODS[method]
+    settings = common_settings(trainer.known_settings(), trainer.presets, preset or trainer.default_preset, {})
+    published = {stage.name: stage.epochs for stage in trainer.stages_of(MODALITIES, settings)}
+    return stage_epochs(settings["num_epochs"], published, {})
 
 
 def kind(stage: str) -> str:
@@ -76,7 +84,10 @@ def kind(stage: str) -> str:
 
 
 def costs(width: float) -> dict[str, Cost]:
-    """Cost of every method; a step is three forward passes, four where activations are computed twice."""
+    """Cost of every method, with its default preset or the one named; a step is three forward passes.
+
+    Four where activations are computed twice.
+    """
     encoder, decoder = forward_tflops(len(MODALITIES))
     fusing = encoder + decoder  # stock nnU-Net: all channels at once
     one, rest = forward_tflops(1, width)  # the shared encoder of metakd and lckd, and their decoder
@@ -90,6 +101,7 @@ def costs(width: float) -> dict[str, Cost]:
     return {
         "modality_dropout": Cost({"train": fusing}, {"train": 3 * fusing}, SUBSETS * fusing),
         "metakd": shared,
+        "metakd --preset paper": shared,
         "lckd": shared,
         "simmlm": Cost(experts, {"expert": 3 * expert, "joint": 4 * NESTED * expert}, 4 * expert),
         "all_stage": Cost({n: k * fusing for n, k in stages.items()}, {n: k * fusing for n, k in steps.items()},
@@ -118,16 +130,17 @@ def main() -> None:
     print(f"| method | iterations | TFLOP per iteration | EFLOP per run | hours per run | {args.folds} folds |")
     print("|---|---|---|---|---|---|")
     hours = {}
-    for method, cost in costs(args.width).items():
-        trainer = METHODS[method]
-        epochs = sum(stage.epochs for stage in trainer.stages_of(MODALITIES, trainer.known_settings()))
-        hours[method] = cost.total(method) / 1e6 / rate
-        steps = " / ".join(f"{name} {BATCH * step:.1f}" for name, step in cost.step.items())
-        print(f"| `{method}` | {epochs * ITERATIONS:,} | {steps} | {cost.total(method) / 1e6:.2f} | {hours[method]:.1f} | "
-              f"{args.folds * hours[method]:.0f} |")
+    for run, cost in costs(args.width).items():
+        epochs = epochs_of(run)
+        total = cost.total(epochs)
+        hours[run] = total / 1e6 / rate
+        steps = " / ".join(f"{name} {BATCH * cost.step[name]:.1f}" for name in dict.fromkeys(map(kind, epochs)))
+        print(f"| `{run}` | {sum(epochs.values()) * ITERATIONS:,} | {steps} | {total / 1e6:.2f} | {hours[run]:.1f} | "
+              f"{args.folds * hours[run]:.0f} |")
     for seeds in dict.fromkeys((1, args.seeds)):
-        runs = list(hours.values()) * (args.folds * seeds)  # as nnmiss_benchmark orders them: by seed, fold, method
-        print(f"\n{len(runs)} runs ({len(hours)} methods x {args.folds} folds x {seeds} seeds), {sum(runs):.0f} GPU hours: "
+        methods = [time for run, time in hours.items() if "--preset" not in run]
+        runs = methods * (args.folds * seeds)  # as nnmiss_benchmark orders them: by seed, fold, method
+        print(f"\n{len(runs)} runs ({len(methods)} methods x {args.folds} folds x {seeds} seeds), {sum(runs):.0f} hours: "
               + ", ".join(f"{gpus} GPUs {hours_of_all(runs, gpus):.0f} h" for gpus in args.gpus))
 
 

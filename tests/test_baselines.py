@@ -6,11 +6,12 @@ import json
 import pandas as pd
 import pytest
 import torch
-from tiny_dataset import PLANS, SHORT, fold_folder
+from tiny_dataset import DATASET, PLANS, SHORT, fold_folder
 from tiny_trainers import make_trainer
 
 from nnmiss.cli import predict, train
 from nnmiss.errors import NnmissError
+from nnmiss.trainers.run import RunArguments, make_run
 
 TRAINER = "nnMissTrainerModalityDropout"
 ROWS = {"case_0": [True] * 4, "case_1": [True, True, False, False], "case_2": [False, False, True, True]}
@@ -62,6 +63,19 @@ def test_a_dedicated_network_is_validated_on_its_subset(tiny, capsys):
     assert set(results["subset"]) == {"flair"}
     assert results["case"].nunique() > 0
     assert "with flair" in capsys.readouterr().out
+
+
+def test_the_baseline_has_the_plan_s_features_unless_it_is_given_a_width(tiny):
+    """The plan's width_factor is meant for networks with an encoder per modality."""
+    def features(**settings):
+        trainer = make_run(RunArguments(DATASET, "modality_dropout", 0, plans_name=PLANS, assignments=settings)
+                           ).make_trainer("train")
+        trainer.initialize()
+        assert trainer.configuration_manager.configuration["nnmiss"]["width_factor"] < 1
+        planned = trainer.configuration_manager.network_arch_init_kwargs["features_per_stage"]
+        return [own / plan for own, plan in zip(trainer.network.encoder.output_channels, planned)]
+
+    assert set(features()) == {1} and set(features(width="0.5")) == {0.5}
 
 
 def test_wrong_settings_are_refused_before_anything_is_written(tiny):

@@ -78,8 +78,9 @@ def test_a_batch_is_shared_out_once(monkeypatch, batch, ranks):
 
 
 def run(*arguments, method="metakd"):
-    return train.run(["801", method, "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", *SHORT, "num_epochs=2",
-                      *arguments])
+    preset = ["--preset", "paper"] if method == "metakd" else []  # two stages
+    return train.run(["801", method, "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", *preset, *SHORT,
+                      "num_epochs=2", *arguments])
 
 
 def weights(folder):

@@ -27,8 +27,8 @@ TIMES = ("epoch_start_timestamps", "epoch_end_timestamps")
 def command(method: str, *arguments: str):
     """The training of a method as a function without arguments."""
     return lambda: train.run(["801", method, "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", "--no_val",
-                              *SHORT, f"num_epochs={METHODS[method]}", *SETTINGS.get(method, []),
-                              *arguments])
+                              *(["--preset", "paper"] if method == "metakd" else []), *SHORT,
+                              f"num_epochs={METHODS[method]}", *SETTINGS.get(method, []), *arguments])
 
 
 def result(tiny, method: str) -> dict:

@@ -385,7 +385,20 @@ def test_combinations_that_mean_nothing_are_refused(tmp_path, monkeypatch, setti
 ], ids=lambda value: name_of(value) if isinstance(value, dict) else "")
 def test_settings_without_effect_are_refused_before_anything_is_trained(tiny, method, settings, message):
     with pytest.raises(NnmissError, match=message):
-        make_run(RunArguments(DATASET, method, 0, plans_name=PLANS, assignments=settings))
+        make_run(RunArguments(DATASET, method, 0, plans_name=PLANS, preset="paper", assignments=settings))
+
+
+def test_the_default_preset_has_one_stage_and_refuses_what_distillation_alone_would_use(tiny):
+    def stages(preset="", **settings):
+        run = make_run(RunArguments(DATASET, "metakd", 0, plans_name=PLANS, preset=preset, assignments=settings))
+        return {stage: run.settings[stage]["num_epochs"] for stage in run.stage_names}
+
+    assert stages() == {"missing": 1000} and stages(num_epochs="7") == {"missing": 7}
+    assert stages("paper") == {"warmup": 320, "missing": 140}
+    for settings in ({"places": "logits"}, {"distance": "cosine"}, {"guard": "variance"}):
+        with pytest.raises(NnmissError, match="alpha above 0"):
+            stages(**settings)
+        assert stages(alpha="0.1", **settings) == {"missing": 1000}
 
 
 def test_settings_of_presets_and_defaults_are_not_refused(tiny):
@@ -557,7 +570,7 @@ def test_an_interrupted_variant_continues_to_the_same_bits(tiny, monkeypatch, se
 
     def run(*arguments):
         return command.run(["801", "metakd", "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", "--no_val",
-                            *arguments, *SHORT, "num_epochs=3", "missing.num_epochs=2", *settings])
+                            *arguments, "--preset", "paper", *SHORT, "num_epochs=3", "missing.num_epochs=2", *settings])
 
     def kept():
         folder = fold_folder(tiny)

@@ -22,7 +22,8 @@ from nnmiss.trainers.modality_dropout import nnMissTrainerModalityDropout
 
 
 def run(*arguments, method="metakd", fold="0", short=SHORT, epochs=4):
-    return train.run(["801", method, fold, "-p", PLANS, "-device", "cpu", "--disable_progress_bar", *short,
+    preset = ["--preset", "paper"] if method == "metakd" else []  # two stages
+    return train.run(["801", method, fold, "-p", PLANS, "-device", "cpu", "--disable_progress_bar", *preset, *short,
                       f"num_epochs={epochs}", *arguments])
 
 
@@ -245,8 +246,8 @@ def test_what_a_fold_cannot_learn_is_said(tiny, capsys):
 
 def test_terminating_a_training_leaves_nothing_half_written(tiny):
     """SIGTERM in the middle of a run of its own process: exit code 130, no temporary file, and it continues."""
-    arguments = ["801", "metakd", "0", "-p", PLANS, "-device", "cpu", "--no_val", "--disable_progress_bar", *SHORT,
-                 "num_epochs=400"]
+    arguments = ["801", "metakd", "0", "-p", PLANS, "-device", "cpu", "--no_val", "--disable_progress_bar", "--preset",
+                 "paper", *SHORT, "num_epochs=400"]
     process = subprocess.Popen([sys.executable, "-m", "nnmiss.cli.train", *arguments], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "epoch 3/" in line:

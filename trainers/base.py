@@ -57,7 +57,7 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
         self.modalities = modality_names(dataset_json)
         self.seed = run.get("seed", 0)
         self.missing_table = run.get("missing")
-        settings = run.get("settings") or common_settings(self.known_settings(), self.presets, "paper", {})
+        settings = run.get("settings") or common_settings(self.known_settings(), self.presets, self.default_preset, {})
         self.stages = self.stages_of(self.modalities, settings)
         self.stage = self.stages[find_stage(self.stages, run.get("stage", self.stages[-1].name))]
         for name, value in settings.items():

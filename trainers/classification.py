@@ -73,7 +73,7 @@ class ClassificationTrainer(ClassificationHooks, ClassificationData, Classificat
         self.task, self.classes = data.description.task, list(data.description.classes)
         self.modalities = list(data.samples.modalities)
         self.device, self.seed, self.fold = torch.device(device), run.seed, run.fold
-        settings = run.settings or common_settings(self.known_settings(), self.presets, "paper", {},
+        settings = run.settings or common_settings(self.known_settings(), self.presets, self.default_preset, {},
                                                    self.all_limits(), self.all_choices())
         self.stages = self.stages_of(self.modalities, settings)
         self.stage = self.stages[find_stage(self.stages, run.stage or self.stages[-1].name)]

@@ -21,6 +21,9 @@ from nnmiss.networks.subset_teaching import Pass, SubsetTeaching
 from .processes import num_processes
 from .variant_checks import FULL_SET, check_variant
 
+# what means nothing where distillation weighs nothing
+OF_DISTILLATION = ("alpha_warmup", "p", "distance", "direction", "places", "projector", "teacher", "temperature", "guard")
+
 
 class FullSetTeaching:
     """The full set as a teacher, projectors and guards; mixed into MetaKD's segmentation trainer, whose settings it reads.
@@ -39,8 +42,10 @@ class FullSetTeaching:
     def without_effect(cls, settings):
         needs = super().without_effect(settings)
         if settings["places"] != "logits":
-            return {**needs, "temperature": "places=logits"}
-        return {**needs, "p": "features to compare (another places)"}
+            needs = {**needs, "temperature": "places=logits"}
+        else:
+            needs = {**needs, "p": "features to compare (another places)"}
+        return needs if settings["alpha"] else {**needs, **dict.fromkeys(OF_DISTILLATION, "an alpha above 0")}
 
     def initialize(self):
         check_variant(vars(self))

@@ -98,6 +98,7 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
         "meta_weight_decay": 5e-5,  # section 8
     }
     run_settings = {
+        "warmup": True,  # the stage with every modality before the one with dropped ones
         "meta_cases": 5,  # held-out training cases, as the official code's list; 0: w looks at training cases, none is lost
         "places": "bottleneck",  # what is distilled: bottleneck (section 8), every_stage, decoder, logits
         "projector": False,  # a learned 1x1x1 convolution on the student's side (FitNets)
@@ -114,7 +115,16 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
         "paper": {},
         "official": {"schedule": "poly", "weight_decay": 0.0, "imputation": "bottleneck",
                      "meta_weight_decay": 5e-4, "meta_steps": 20, "meta_batch_size": 1, "missing.meta_interval": 500},
+        # documentation/explanation/metakd.md says what each of these is worth, and what was tried and is not here
+        "best": {"fusion": "linear", "imputation": "none", "modality_specific": "norm", "separate_stages": 1,
+                 "warmup": False, "num_epochs": 1000, "schedule": "poly", "alpha": 0.0, "weighting": "equal",
+                 "meta_cases": 0},
     }
+    default_preset = "best"
+
+    @classmethod
+    def stages_of(cls, modalities, settings):
+        return cls.stages if settings["warmup"] else cls.stages[1:]
 
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,

@@ -31,8 +31,9 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
         "full_task": 0.0,  # above 0 each step also shows all that a case has; weight of its loss (twice the cost)
     }
     # modality names joined by +: only these are ever shown, to cases that have them all; prediction knows it from the plans
-    network_settings = {"subset": ""}
-    limits = {"full_task": (0, 100)}
+    # `width` multiplies the plan's features; the plan's own width_factor is that of networks with an encoder per modality
+    network_settings = {"subset": "", "width": 1.0}
+    limits = {"full_task": (0, 100), "width": (0.05, 8)}
     choices = {"train_on": ("all", "complete")}
 
     @classmethod
@@ -56,7 +57,8 @@ class nnMissTrainerModalityDropout(MissingModalityTrainer):
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,
                                    enable_deep_supervision=True) -> nn.Module:
         """Stock nnU-Net's network of the plan; its parameters keep stock's names."""
-        unet = build_unet(configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision)
+        width = network_block(configuration_manager).get("width", 1.0)
+        unet = build_unet(configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision, width)
         return EarlyFusionUNet(unet, num_input_channels)
 
     def training_cases(self, cases: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from . import classifier_class, method_class
 
 @dataclass(frozen=True)
 class RunArguments:
-    """What the user asked `nnmiss_train` for; see its help. Without a configuration it is the data set's usual one."""
+    """What the user asked `nnmiss_train` for; see its help. Without a configuration or a preset it is the usual one."""
 
     dataset_name: str
     method: str
@@ -26,7 +26,7 @@ class RunArguments:
     tag: str = ""
     missing: str | None = None
     stage: str | None = None
-    preset: str = "paper"
+    preset: str = ""  # the method's default_preset
     assignments: dict[str, str] = field(default_factory=dict)
     pretrained_weights: str | None = None
     device: str = "cpu"
@@ -36,6 +36,8 @@ class RunArguments:
     def __post_init__(self):
         if not self.configuration:
             object.__setattr__(self, "configuration", CONFIGURATION if self.classification else "3d_fullres")
+        if not self.preset:
+            object.__setattr__(self, "preset", self.trainer_class.default_preset)
 
     @property
     def classification(self) -> bool:

@@ -24,6 +24,7 @@ class SharedHooks:
     run_settings: dict[str, object] = {}  # further settings that all stages share, such as which stages there are
     unused: tuple[str, ...] = ()  # common settings that mean nothing to the method, and are refused
     presets: dict[str, dict[str, object]] = {"paper": {}}
+    default_preset: str = "paper"  # the one of a run that names none
     limits: dict[str, tuple[float, float]] = {}  # smallest and largest value of the method's numbers
     choices: dict[str, tuple] = {}  # what its other settings may be
 

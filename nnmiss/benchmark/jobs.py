@@ -107,7 +107,8 @@ class Job:
         """nnmiss_train with everything that makes this job."""
         c = self.conditions
         command = ["nnmiss_train", c.dataset_name, self.variant.method, str(self.fold), "-c", c.configuration,
-                   "-p", c.plans, "--seed", str(self.seed), "--tag", self.tag, "--preset", self.variant.preset,
+                   "-p", c.plans, "--seed", str(self.seed), "--tag", self.tag,
+                   *(["--preset", self.variant.preset] if self.variant.preset else []),
                    *(["--missing", self.missing] if self.missing else []), *self._device(), "--disable_progress_bar"]
         return command + (["--set", *(f"{key}={value}" for key, value in self.assignments.items())]
                           if self.assignments else [])

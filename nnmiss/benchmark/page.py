@@ -31,7 +31,7 @@ def described_jobs(jobs: list[Job], states: pd.Series, reference: str, evaluated
              f"Settings of all variants: {common}. Reference: {reference}.",
              f"{evaluated} nnmiss {__version__}."]
     variants = {job.variant.name: job.variant for job in jobs}
-    own = [f"- {v.name}: `{v.method}`" + (f", preset {v.preset}" if v.preset != "paper" else "")
+    own = [f"- {v.name}: `{v.method}`" + (f", preset {v.preset}" if v.preset else "")
            + "".join(f" `{key}={value}`" for key, value in v.assignments.items()) for v in variants.values()]
     return "\n".join(lines) + "\n\n" + "\n".join(own) + "\n"
 

@@ -19,7 +19,8 @@ class Variant:
 
     name: str
     method: str
-    preset: str = "paper"
+    preset: str = ""
+    """"": the method's own choice."""
     missing: str | None = None
     """Its own missingness table; None: those of the whole benchmark."""
     assignments: dict[str, str] = field(default_factory=dict)
@@ -56,7 +57,7 @@ def parse_variant(text: str) -> Variant:
         if not key or not equals or key.startswith("-"):
             raise NnmissError(f"variant {text!r}: {word!r} is none of --preset, --missing and key=value ({GRAMMAR})")
         assignments[key] = value
-    variant = Variant(name.strip() or " ".join(rest.split()), words[0], options.get("preset", "paper"),
+    variant = Variant(name.strip() or " ".join(rest.split()), words[0], options.get("preset", ""),
                       options.get("missing"), assignments)
     if not variant.slug or "|" in variant.name:
         raise NnmissError(f"variant name {variant.name!r} must hold letters or digits and no '|': it names a table's row")

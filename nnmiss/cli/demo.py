@@ -60,10 +60,9 @@ def phantom_job(seed: int) -> Job:
     """Twenty generated training cases, some without all their files, and four complete test cases."""
     make = ["nnmiss_phantom", "-d", "800", "--name", "Phantom", "--num_training", "20", "--num_test", "4", "--size", "40",
             "--missing_rate", "0.4", "--difficulty", "0.2", "--seed", str(seed), "--overwrite"]
-    # The official code warms up for 80 of 115 parts; a run this short needs its iterations for the missing stage.
     return Job("Dataset800_Phantom", [make], [], "0", {
         "modality_dropout": schedule(6, 35, 15),
-        "metakd": schedule(6, 35, 15, "warmup.num_epochs=2", "missing.num_epochs=4", WIDTH),
+        "metakd": schedule(6, 35, 15, WIDTH),
     })
 
 
@@ -78,7 +77,7 @@ def open_ms_job(source: str) -> Job:
     short = ["--no_val", *schedule(8, 110, 15, "oversample_foreground_percent=1.0")]
     return Job("Dataset810_OpenMS", [make], ["-gpu_memory_target", "2.5"], "all", {
         "modality_dropout": short,
-        "metakd": [*short, "warmup.num_epochs=3", "missing.num_epochs=5", WIDTH],
+        "metakd": [*short, WIDTH],
     })
 
 

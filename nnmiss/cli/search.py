@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of what is drawn, and of every trial's training. Default: 0")
     p.add_argument("--tag", default="search", help="name of this search; trial 3 has the tag TAG-t003. Default: search")
     p.add_argument("--missing", metavar="NAME", help="table missing/NAME.csv of simulated missingness")
-    p.add_argument("--preset", default="paper", help="as for nnmiss_train. Default: paper")
+    p.add_argument("--preset", default="", help="as for nnmiss_train")
     p.add_argument("-device", choices=["cuda", "cpu", "mps"], help="Default: cuda where there is a GPU, else cpu")
     return p
 

@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tag", default="", help="name of this run, to keep several of one method side by side")
     p.add_argument("--missing", metavar="NAME", help="table missing/NAME.csv of simulated missingness, for training cases")
     p.add_argument("--stage", metavar="NAME", help="train this stage only. Default: all of the method's, in order")
-    p.add_argument("--preset", default="paper", help="paper (as published, the default), official (the authors' code) or "
-                   "another that the method has")
+    p.add_argument("--preset", default="", help="paper (as published), official (the authors' code), best or another that "
+                   "the method has. Default: the method's own choice; '--set help' names it")
     p.add_argument("--set", dest="assignments", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                    help="settings, such as num_epochs=100 alpha=0.05 missing.num_epochs=20; '--set help' lists them")
     p.add_argument("--c", dest="continue_training", action="store_true",
@@ -78,6 +78,7 @@ def print_settings(method: str, dataset: str) -> None:
         presets = [f"{name}: {given + ' ' if '.' in given else ''}{other!r}" for name, changed in trainer.presets.items()
                    for given, other in changed.items() if given.rpartition(".")[2] == key]
         print(f"{key} = {value!r}" + (f"   ({', '.join(presets)})" if presets else ""))
+    print(f"presets: {', '.join(trainer.presets)}; without --preset it is {trainer.default_preset}")
     stages = trainer.stages_of(modalities, trainer.known_settings())
     print("stages (for stage.key=value):", ", ".join(f"{stage.name} ({stage.epochs} epochs)" for stage in stages))
 
