@@ -17,6 +17,7 @@ from tiny_dataset import DATASET, PLANS, SHORT, fold_folder
 from nnmiss.cli import train
 from nnmiss.errors import NnmissError
 from nnmiss.inference.checkpoints import read_checkpoint
+from nnmiss.trainers.lckd import nnMissTrainerLCKD
 from nnmiss.trainers.metakd import nnMissTrainerMetaKD
 from nnmiss.trainers.modality_dropout import nnMissTrainerModalityDropout
 
@@ -266,7 +267,7 @@ def test_terminating_a_training_leaves_nothing_half_written(tiny):
     (["801", "metakd", "zero"], "fold must be a number"),
     (["801", "metakd", "0", "-c", "3d"], "configuration '3d' is not in"),
     (["801", "metakd", "0", "--set", "alhpa=1"], "Did you mean alpha"),
-    (["801", "metakd", "0", "--set", "num_epochs=1"], "fewer than"),
+    (["801", "metakd", "0", "--preset", "paper", "--set", "num_epochs=1"], "fewer than"),
     (["801", "metakd", "0", "--set", "num_iterations_per_epoch=0"], "expected 1 to"),
     (["801", "metakd", "0", "--set", "fusion=sum"], "fusion=sum is not one of: concat, mean, linear"),
     (["801", "metakd", "0", "--preset", "papr"], "Did you mean paper"),
@@ -348,6 +349,11 @@ def stock_trainer(session_folders, trainer_class):
 
 def test_nnunets_own_command_does_not_run_one_stage_of_several(tiny, session_folders):
     with pytest.raises(NnmissError, match=r"warmup, missing.*use nnmiss_train"):
+        stock_trainer(session_folders, nnMissTrainerLCKD).run_training()
+
+
+def test_nnunets_own_command_does_not_build_another_network_than_ours(tiny, session_folders):
+    with pytest.raises(NnmissError, match=r"network by fusion, imputation.*use nnmiss_train"):
         stock_trainer(session_folders, nnMissTrainerMetaKD).run_training()
 
 

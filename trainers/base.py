@@ -148,6 +148,10 @@ class MissingModalityTrainer(Distributed, MethodHooks, TrainingData, Checkpointi
         if not self.planned and len(self.stages) > 1:
             raise NnmissError(f"{self.method} has the stages {', '.join(s.name for s in self.stages)}, of which nnU-Net's "
                               "own command would run the last one alone: use nnmiss_train")
+        unknown = [] if self.planned else [key for key in self.presets[self.default_preset] if key in self.network_settings]
+        if unknown:
+            raise NnmissError(f"{self.method} builds its network by {', '.join(unknown)}, which nnU-Net's own command does "
+                              "not know: use nnmiss_train")
         self.on_train_start()
         if self.average is not None:
             self.average.begin(self.inference_network)  # which may have its weights from an earlier stage or another run
