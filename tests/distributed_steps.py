@@ -19,6 +19,7 @@ STEPS = (
     ("metakd", "warmup", {"micro_batch": "3"}, False),
     ("metakd", "missing", {"micro_batch": "3"}, True),
     ("metakd", "missing", {"micro_batch": "1"}, False),
+    ("metakd", "missing", {"preset": "best", "micro_batch": "3"}, True),
     ("metakd", "missing", {"micro_batch": "3", "places": "decoder", "projector": "true", "full_task": "1"}, True),
     ("metakd", "missing", {"micro_batch": "3", "places": "logits", "weighting": "averaged"}, False),
     ("metakd", "missing", {"modality_specific": "norm", "separate_stages": "1", "fusion": "gated", "micro_batch": "3"},
@@ -49,7 +50,8 @@ def gradients(number: int) -> dict[str, torch.Tensor | None]:
 
 
 def step_of(method: str, stage: str, settings: dict, batch_dice: bool, tag: str) -> dict[str, torch.Tensor | None]:
-    run = make_run(RunArguments(DATASET, method, 0, plans_name=PLANS, tag=tag,
+    settings = dict(settings)
+    run = make_run(RunArguments(DATASET, method, 0, plans_name=PLANS, tag=tag, preset=settings.pop("preset", "paper"),
                                 assignments={"batch_size": "3", "num_iterations_per_epoch": "2", **settings}))
     run.configuration["batch_dice"] = batch_dice
     trainer = run.make_trainer(stage)
@@ -63,7 +65,7 @@ def step_of(method: str, stage: str, settings: dict, batch_dice: bool, tag: str)
     out = trainer.outputs_of_all([trainer.train_step(trainer.my_part(batch))])[0]
     found = {name: None if p.grad is None else p.grad.clone() for name, p in trainer.bare_network.named_parameters()}
     if method == "metakd":
-        found["w"] = trainer.importance.raw.detach().clone()
+        found["w"] = next(iter(trainer.importance.state_dict().values())).clone()
     if method == "lckd":
         found["teachers"] = torch.tensor(trainer.teachers, dtype=torch.float)
     return {**found, "logged": torch.tensor([out[name] for name in sorted(out)])}
