@@ -317,6 +317,9 @@ def test_settings_can_be_listed(tiny, capsys):
     out = capsys.readouterr().out
     assert "alpha = 0.1" in out
     assert "official: 20" in out
+    assert "stages of best (for stage.key=value): missing (1000 epochs)" in out
+    train.run(["801", "metakd", "0", "--preset", "paper", "--set", "help"])
+    assert "warmup (320 epochs), missing (140 epochs)" in capsys.readouterr().out
 
 
 def test_a_model_goes_on_with_what_its_preparations_came_to(tiny, monkeypatch, capsys):

@@ -25,7 +25,7 @@ from nnmiss.preprocessing.dataset_folders import (
 from nnmiss.trainers import CLASSIFIERS, METHODS, classifier_class, method_class
 from nnmiss.trainers.processes import joined, launched, rank, start_here
 from nnmiss.trainers.run import RunArguments, as_started, make_run, run_folders, train
-from nnmiss.trainers.settings import parse_assignments
+from nnmiss.trainers.settings import common_settings, parse_assignments, stage_epochs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def print_settings(method: str, dataset: str) -> None:
-    """Lists what --set knows for a method, with the values of its presets, and its stages on a data set."""
+def print_settings(method: str, dataset: str, preset: str) -> None:
+    """Lists what --set knows for a method, with the values of its presets, and a preset's stages on a data set."""
     modalities, table = ["MODALITY"], METHODS if method in METHODS else CLASSIFIERS  # help is there before the data are
     try:
         folder = require_folder("nnUNet_preprocessed") / find_dataset_name(dataset)
@@ -79,15 +79,18 @@ def print_settings(method: str, dataset: str) -> None:
                    for given, other in changed.items() if given.rpartition(".")[2] == key]
         print(f"{key} = {value!r}" + (f"   ({', '.join(presets)})" if presets else ""))
     print(f"presets: {', '.join(trainer.presets)}; without --preset it is {trainer.default_preset}")
-    stages = trainer.stages_of(modalities, trainer.known_settings())
-    print("stages (for stage.key=value):", ", ".join(f"{stage.name} ({stage.epochs} epochs)" for stage in stages))
+    preset = preset or trainer.default_preset
+    settings = common_settings(trainer.known_settings(), trainer.presets, preset, {})
+    published = {stage.name: stage.epochs for stage in trainer.stages_of(modalities, settings)}
+    stages = stage_epochs(settings["num_epochs"], published, {})
+    print(f"stages of {preset} (for stage.key=value):", ", ".join(f"{name} ({n} epochs)" for name, n in stages.items()))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Runs the command with these arguments (default: the command line's). Returns the exit code."""
     args = parser().parse_args(arguments)
     if args.assignments == ["help"]:
-        print_settings(args.method, args.dataset)
+        print_settings(args.method, args.dataset, args.preset)
         return 0
     for variable in ("nnUNet_preprocessed", "nnUNet_results"):
         require_folder(variable)
