@@ -80,7 +80,8 @@ def print_settings(method: str, dataset: str, preset: str) -> None:
         print(f"{key} = {value!r}" + (f"   ({', '.join(presets)})" if presets else ""))
     print(f"presets: {', '.join(trainer.presets)}; without --preset it is {trainer.default_preset}")
     preset = preset or trainer.default_preset
-    settings = common_settings(trainer.known_settings(), trainer.presets, preset, {})
+    settings = common_settings(trainer.known_settings(), trainer.presets, preset, {}, trainer.all_limits(),
+                               trainer.all_choices())
     published = {stage.name: stage.epochs for stage in trainer.stages_of(modalities, settings)}
     stages = stage_epochs(settings["num_epochs"], published, {})
     print(f"stages of {preset} (for stage.key=value):", ", ".join(f"{name} ({n} epochs)" for name, n in stages.items()))
