@@ -2,6 +2,7 @@
 
 python benchmarks/accuracy.py FOLDER --regimes few incomplete --variants VARIANTS.txt --seeds 0 1 2 [--data search]
 python benchmarks/accuracy.py FOLDER --regimes few --variants FINAL.txt --seeds 0 1 2 3 4 5 6 7 --data final
+python benchmarks/accuracy.py FOLDER --regimes patients --variants FINAL.txt --data open_ms --source open_ms_mni
 
 FOLDER keeps everything; stop it and call it again as often as you like. VARIANTS.txt has a line per variant as
 nnmiss_benchmark takes them, without num_epochs; `modality_dropout`, the baseline, is added where it is not there.
@@ -37,6 +38,8 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Data, cost, trainings, table, regime by regime."""
     args = build_parser().parse_args()
+    if any((name == "patients") != (args.data == "open_ms") for name in args.regimes):
+        sys.exit("--regimes patients and --data open_ms go together, and with nothing else")
     folder = args.folder.resolve()
     for part in ("raw", "preprocessed", "results"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -46,17 +49,18 @@ def main() -> None:
     lines = with_reference(read_lines(args.variants))
     for name in args.regimes:
         regime, dataset = REGIMES[name], DATASETS[args.data]
-        dataset.prepare(folder, regime)
+        dataset.prepare(folder, regime, args.source)
         output = folder / f"{args.data}_{name}"
         output.mkdir(exist_ok=True)
-        conditions = ["-d", str(dataset.number), "--folds", str(regime.fold), "-p", PLANS, "-c", CONFIGURATION,
+        conditions = ["-d", str(dataset.number), "--folds", *dataset.folds(regime), "-p", PLANS, "-c", CONFIGURATION,
                       "-device", "cpu", "--tag", name,
                       *(["--missing", regime.missing] if regime.missing else [])]
-        runs = with_epochs(lines, regime.iterations * args.length, output, conditions)
+        common = [*COMMON, *dataset.settings]
+        runs = with_epochs(lines, regime.iterations * args.length, output, conditions, common)
         for count in range(1, len(args.seeds) + 1) if args.drop else [len(args.seeds)]:
             kept = [run for run in runs if run.split(": ")[0] not in dropped(output, args)]
             command("benchmark", *conditions, "-o", str(output), "--runs", *kept, "--seeds", *map(str, args.seeds[:count]),
-                    "--parallel", str(args.parallel), "--reference", REFERENCE, "--set", *COMMON)
+                    "--parallel", str(args.parallel), "--reference", REFERENCE, "--set", *common)
         from accuracy_table import write_table
 
         print(write_table(output, args.seeds))
@@ -70,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--variants", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", choices=DATASETS, default="search")
+    parser.add_argument("--source", type=Path, help="of --data open_ms: the folder of the patientXX folders")
     parser.add_argument("--length", type=float, default=1.0, help="factor of the regime's number of iterations")
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--drop", action="store_true", help="the stopping rule above")
@@ -88,7 +93,7 @@ def with_reference(lines: list[str]) -> list[str]:
     return named if any(line.startswith(f"{REFERENCE}: ") for line in named) else [f"{REFERENCE}: {REFERENCE}", *named]
 
 
-def with_epochs(lines: list[str], budget: float, output: Path, conditions: list[str]) -> list[str]:
+def with_epochs(lines: list[str], budget: float, output: Path, conditions: list[str], common: list[str]) -> list[str]:
     """Each line with the num_epochs that cost what `budget` iterations of the baseline do."""
     cost = output / "cost.json"
     known = json.loads(cost.read_text()) if cost.is_file() else {}
@@ -97,7 +102,7 @@ def with_epochs(lines: list[str], budget: float, output: Path, conditions: list[
         reference = next(line for line in lines if line.startswith(f"{REFERENCE}: "))
         timed = list(dict.fromkeys([reference, *new]))
         run = [sys.executable, str(HERE / "accuracy_cost.py"), str(cost), *conditions, "-o", str(output), "--runs", *timed,
-               "--seeds", "0", "--set", *COMMON]
+               "--seeds", "0", "--set", *common]
         if subprocess.run(run, env={**os.environ, "nnUNet_results": str(output / "cost")}).returncode:
             sys.exit("timing failed")
         known = json.loads(cost.read_text())

@@ -13,9 +13,9 @@ VALIDATION = 40
 # Features per stage. Of the 8 of nnMissPlannerTiny the plan's width for metakd leaves 5, which learn nothing in runs this
 # short, and at full width an iteration costs 1.4 to 1.8 of the baseline's; of 16 it leaves 12, as of a real plan's 32 it
 # leaves 24.
-CONFIGURATION, FEATURES = "3d_f16", [16, 32, 64]
+CONFIGURATION, FEATURES = "3d_f16", 16
 # the best modality of a region, by how the phantoms are made (documentation/reference/phantom.md)
-BEST = {"whole_tumor": "flair", "tumor_core": "t1ce", "enhancing_tumor": "t1ce"}
+BEST = {"whole_tumor": "flair", "tumor_core": "t1ce", "enhancing_tumor": "t1ce", "lesion": "flair"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Regime:
     """One condition under which methods are compared.
 
     Attributes:
-        cases: labelled training cases, one of COUNTS.
+        cases: labelled training cases of the phantoms, one of COUNTS.
         iterations: of the baseline; every other variant gets the same time.
         missing: table of simulated missingness ("" for none), made by `arguments` of nnmiss_simulate_missing.
     """
@@ -55,6 +55,7 @@ REGIMES = {
     "imbalanced": Regime(40, 1024, "imbalancedn40",
                          ("--protocol", "rates", "--rates", "flair=0.4", "t1=0.2", "t1ce=0.8", "t2=0.4")),
     "short": Regime(40, 256), "long": Regime(40, 4096),
+    "patients": Regime(2, 512),  # --data open_ms
 }
 
 
@@ -72,8 +73,13 @@ class Phantoms:
     number: int
     name: str
     flags: tuple[str, ...]
+    settings: tuple[str, ...] = ()
 
-    def prepare(self, folder: Path, regime: Regime) -> None:
+    def folds(self, regime: Regime) -> list[str]:
+        """The folds to train, as nnmiss_benchmark takes them."""
+        return [str(regime.fold)]
+
+    def prepare(self, folder: Path, regime: Regime, source: Path | None) -> None:
         """Writes, plans and preprocesses the data set, and the regime's missing table; what is there is kept."""
         raw = folder / "raw" / f"Dataset{self.number}_{self.name}"
         if not (folder / "preprocessed" / raw.name / "splits_final.json").is_file():
@@ -85,13 +91,42 @@ class Phantoms:
             file.write_text(json.dumps(splits))
             command("plan_and_preprocess", "-d", str(self.number), "-c", "3d_fullres", "-pl", "nnMissPlannerTiny", "-np",
                     "2", "--splits", str(file))
-            add_configuration(folder / "preprocessed" / raw.name / "nnMissTinyPlans.json")
+            add_configuration(folder / "preprocessed" / raw.name / "nnMissTinyPlans.json", 3, regions=True)
         if regime.missing and not (raw / "missing" / f"{regime.missing}.csv").is_file():
             command("simulate_missing", "-d", str(self.number), "-n", regime.missing, *regime.arguments, "--fold",
                     str(regime.fold), "--seed", "1")
 
 
-def add_configuration(plans: Path) -> None:
+@dataclass(frozen=True)
+class Patients:
+    """Three real patients with lesions, at 2 mm and with all their files; each is left out once.
+
+    Attributes:
+        settings: of all runs. One voxel in a hundred is lesion and two patients train, so every patch has to hold some.
+    """
+
+    number: int
+    name: str
+    settings: tuple[str, ...] = ("oversample_foreground_percent=1.0",)
+
+    def folds(self, regime: Regime) -> list[str]:
+        """A fold per patient."""
+        return ["0", "1", "2"]
+
+    def prepare(self, folder: Path, regime: Regime, source: Path | None) -> None:
+        """Converts the patients of `source`, plans and preprocesses them; what is there is kept."""
+        if source is None:
+            sys.exit(f"{self.name} needs --source, the folder of the patientXX folders")
+        plans = folder / "preprocessed" / f"Dataset{self.number}_{self.name}" / "nnMissTinyPlans.json"
+        if not plans.is_file():
+            command("convert_dataset", "open_ms", "-i", str(source), "-d", str(self.number), "--name", self.name,
+                    "--spacing", "2", "--demo_split", "--overwrite")
+            command("plan_and_preprocess", "-d", str(self.number), "-c", "3d_fullres", "-pl", "nnMissPlannerTiny", "-np",
+                    "2", "-gpu_memory_target", "2.5")
+            add_configuration(plans, 2, regions=False)
+
+
+def add_configuration(plans: Path, num_outputs: int, regions: bool) -> None:
     """CONFIGURATION beside 3d_fullres, on the same preprocessed cases, with the planner's "nnmiss" block."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -99,9 +134,11 @@ def add_configuration(plans: Path) -> None:
 
     plan = json.loads(plans.read_text())
     architecture = plan["configurations"]["3d_fullres"]["architecture"]
-    architecture = {**architecture, "arch_kwargs": {**architecture["arch_kwargs"], "features_per_stage": FEATURES}}
+    features = [FEATURES * 2**stage for stage in range(architecture["arch_kwargs"]["n_stages"])]
+    architecture = {**architecture, "arch_kwargs": {**architecture["arch_kwargs"], "features_per_stage": features}}
     own = plan["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "architecture": architecture}
-    own["nnmiss"] = cost_block(PlansManager(plan).get_configuration(CONFIGURATION), 4, 3, False, True, save_memory=False)
+    own["nnmiss"] = cost_block(PlansManager(plan).get_configuration(CONFIGURATION), 4, num_outputs, False, regions,
+                               save_memory=False)
     plans.write_text(json.dumps(plan, indent=1))
 
 
@@ -122,4 +159,5 @@ DATASETS = {
     "search": Phantoms(830, "Search", ("--size", "32", "--preset", "brats_like", "--seed", "31")),
     "final": Phantoms(831, "Final", ("--size", "32", "--preset", "brats_like", "--difficulty", "0.7", "--seed", "77")),
     "plain": Phantoms(832, "Plain", ("--size", "32", "--difficulty", "0.6", "--seed", "11")),
+    "open_ms": Patients(810, "OpenMS"),
 }
