@@ -9,9 +9,13 @@ from tiny_trainers import make_batch, make_trainer
 
 from nnmiss.networks.base import MissingModalityNetwork
 from nnmiss.trainers import METHODS, method_of_trainer
+from nnmiss.trainers.settings import common_settings
 
-EVERY = [(method, stage.name) for method, trainer in METHODS.items()
-         for stage in trainer.stages_of(["m0", "m1"], trainer.known_settings())]
+PRESETS = [(method, preset) for method, trainer in METHODS.items()
+           for preset in dict.fromkeys(["paper", trainer.default_preset])]
+EVERY = [(method, preset, stage.name) for method, preset in PRESETS
+         for stage in METHODS[method].stages_of(["m0", "m1"], common_settings(
+             METHODS[method].known_settings(), METHODS[method].presets, preset, {}))]
 SHAPES = [(2, 3, "regions"), (3, 2, "labels"), (4, 3, "ignore"), (4, 2, "regions"), (8, 3, "labels")]
 
 
@@ -25,11 +29,11 @@ def trainer_of(tmp_path, monkeypatch):
     return build
 
 
-@pytest.mark.parametrize("method, stage", EVERY)
+@pytest.mark.parametrize("method, preset, stage", EVERY)
 @pytest.mark.parametrize("m, dim, labels", SHAPES)
-def test_a_training_step_is_finite_and_changes_every_part(trainer_of, method, stage, m, dim, labels):
+def test_a_training_step_is_finite_and_changes_every_part(trainer_of, method, preset, stage, m, dim, labels):
     rows = {"case_0": [True] * m, "case_1": [True] * (m - 1) + [False]}  # completing cases needs an incomplete one
-    trainer = trainer_of(method, m, dim, labels, stage=stage, available=rows)
+    trainer = trainer_of(method, m, dim, labels, stage=stage, preset=preset, available=rows)
     before = copy.deepcopy(trainer.network.state_dict())
     learning = {name for name, parameter in
                 trainer.network.named_parameters(remove_duplicate=False) if parameter.requires_grad}
@@ -42,13 +46,13 @@ def test_a_training_step_is_finite_and_changes_every_part(trainer_of, method, st
     assert before.keys() - learning <= same  # what is frozen stays
 
 
-@pytest.mark.parametrize("method, stage", EVERY)
+@pytest.mark.parametrize("method, preset, stage", EVERY)
 @pytest.mark.parametrize("filling", [float("nan"), 1e6])
-def test_absent_modalities_change_neither_loss_nor_gradient(trainer_of, method, stage, filling):
+def test_absent_modalities_change_neither_loss_nor_gradient(trainer_of, method, preset, stage, filling):
     rows = {"case_0": [True, False, True, False], "case_1": [False, False, False, True], "case_2": [True] * 4}
     gradients, losses = [], []
     for fill in (None, filling):
-        trainer = trainer_of(method, stage=stage, available=rows)
+        trainer = trainer_of(method, preset=preset, stage=stage, available=rows)
         batch = make_batch(trainer)
         if fill is not None:
             batch["data"][~trainer.available_of(batch["keys"])] = fill
@@ -61,28 +65,28 @@ def test_absent_modalities_change_neither_loss_nor_gradient(trainer_of, method, 
     assert all(torch.equal(a, b) for a, b in zip(*gradients))
 
 
-@pytest.mark.parametrize("method, stage", EVERY)
+@pytest.mark.parametrize("method, preset, stage", EVERY)
 @pytest.mark.parametrize("kept", [1, 4])
-def test_single_and_all_modalities_train(trainer_of, method, stage, kept):
-    trainer = trainer_of(method, stage=stage)
+def test_single_and_all_modalities_train(trainer_of, method, preset, stage, kept):
+    trainer = trainer_of(method, preset=preset, stage=stage)
     trainer.draw_present = lambda available: torch.arange(4).expand(2, 4) < kept
     assert torch.isfinite(torch.tensor(trainer.train_step(make_batch(trainer))["loss"]))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_validation_shows_a_fixed_cycle_of_subsets(trainer_of, method):
-    trainer = trainer_of(method, num_val_iterations_per_epoch=15)
+@pytest.mark.parametrize("method, preset", PRESETS)
+def test_validation_shows_a_fixed_cycle_of_subsets(trainer_of, method, preset):
+    trainer = trainer_of(method, preset=preset, num_val_iterations_per_epoch=15)
     assert len({trainer.validation_subset(i) for i in range(15)}) == 15
     with torch.no_grad():
         out = trainer.validation_step({**make_batch(trainer), "number": 3})
     assert torch.isfinite(torch.tensor(out["loss"]))
-    few = trainer_of(method, m=8, num_val_iterations_per_epoch=10)
+    few = trainer_of(method, preset=preset, m=8, num_val_iterations_per_epoch=10)
     assert len({few.validation_subset(i) for i in range(10)}) == 10
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_network_offers_the_three_steps_and_one_fresh_tensor(trainer_of, method):
-    trainer = trainer_of(method)
+@pytest.mark.parametrize("method, preset", PRESETS)
+def test_the_network_offers_the_three_steps_and_one_fresh_tensor(trainer_of, method, preset):
+    trainer = trainer_of(method, preset=preset)
     network, x = trainer.inference_network, make_batch(trainer)["data"]
     assert isinstance(network, MissingModalityNetwork)
     assert isinstance(network(x), list)
@@ -93,21 +97,21 @@ def test_the_network_offers_the_three_steps_and_one_fresh_tensor(trainer_of, met
     assert torch.equal(network(x), first)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_network_can_be_rebuilt_from_the_plans_alone(trainer_of, method):
-    trainer = trainer_of(method)
+@pytest.mark.parametrize("method, preset", PRESETS)
+def test_the_network_can_be_rebuilt_from_the_plans_alone(trainer_of, method, preset):
+    trainer = trainer_of(method, preset=preset)
     rebuilt = method_of_trainer(type(trainer).__name__).build_network_architecture(
         trainer.plans_manager, trainer.configuration_manager, 4, trainer.label_manager.num_segmentation_heads, False)
     rebuilt.load_state_dict(trainer.inference_network.state_dict())
 
 
-@pytest.mark.parametrize("method, stage", EVERY)
-def test_a_checkpoint_brings_everything_back(trainer_of, method, stage, tmp_path):
-    a = trainer_of(method, stage=stage)
+@pytest.mark.parametrize("method, preset, stage", EVERY)
+def test_a_checkpoint_brings_everything_back(trainer_of, method, preset, stage, tmp_path):
+    a = trainer_of(method, preset=preset, stage=stage)
     a.train_step(make_batch(a))
     a.current_epoch = 4
     a.save_checkpoint(str(tmp_path / "c.pth"))
-    b = trainer_of(method, stage=stage)
+    b = trainer_of(method, preset=preset, stage=stage)
     b.load_checkpoint(str(tmp_path / "c.pth"))
     assert b.current_epoch == 5
     a.iteration = b.iteration = 7

@@ -21,7 +21,7 @@ LABELS = {
 
 
 def make_trainer(root: Path, monkeypatch, method: str, m: int = 4, dim: int = 3, labels: str = "regions", stage=None,
-                 available=None, **settings):
+                 available=None, preset: str = "paper", **settings):
     """An initialised trainer whose preprocessed folder holds only the availability table."""
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(variable, str(root / variable))
@@ -34,13 +34,15 @@ def make_trainer(root: Path, monkeypatch, method: str, m: int = 4, dim: int = 3,
     configuration = deepcopy(tiny_configuration(dim).configuration)
     configuration.update(data_identifier="data", batch_dice=False, spacing=[1.0] * dim)
     trainer_class = method_class(method)
-    configuration.setdefault("nnmiss", {}).update(
-        {k: settings.pop(k) for k in {"micro_batch", *trainer_class.network_settings} if k in settings})
+    of_network = {"micro_batch", *trainer_class.network_settings}
+    layers = {**trainer_class.presets[preset], **settings}
+    configuration.setdefault("nnmiss", {}).update({k: v for k, v in layers.items() if k in of_network})
+    settings = {k: v for k, v in settings.items() if k not in of_network}
     plans = {"dataset_name": "Dataset900_None", "plans_name": "P", "configurations": {"c": configuration},
              "label_manager": "LabelManager", "continue_training": False}
     dataset_json = {"channel_names": {str(i): name for i, name in enumerate(modalities)}, "file_ending": ".nii.gz",
                     **deepcopy(LABELS[labels])}
-    values = {**common_settings(trainer_class.known_settings(), trainer_class.presets, "paper", {}), **settings}
+    values = {**common_settings(trainer_class.known_settings(), trainer_class.presets, preset, {}), **settings}
     stages = trainer_class.stages_of(modalities, values)
     plans["nnmiss_run"] = {"stage": stage or stages[-1].name, "settings": values, "seed": 3, "first_epoch": 0,
                            "total_epochs": 10}
