@@ -12,6 +12,7 @@ from math import comb
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnmiss.errors import NnmissError
+from nnmiss.networks.architecture import scaled_width
 from nnmiss.networks.shared_encoder_unet import checkpointed_parts
 from nnmiss.planners.planned_step import PlannedSteps
 
@@ -52,6 +53,16 @@ def mean_recomputed(num_modalities: int, samples: int, kept: int, whole: int) ->
                for k in range(1, m + 1)) / (2**m - 1) / samples
 
 
+def filling_widths(features: Sequence[int]) -> list[float]:
+    """The WIDTHS that leave features that are multiples of 8, from 16 on, multiples of 8.
+
+    Tensor cores take half-precision channels in eights: 12 take as long there as 16, which OPERATIONS_PER_BYTE knows
+    nothing of. Widths of 32 features are multiples of 8 anyway.
+    """
+    eights = [number for number in features if number >= 16 and number % 8 == 0]
+    return [width for width in WIDTHS if all(scaled_width(number, width) % 8 == 0 for number in eights)]
+
+
 def largest_width(cost: Callable[[float], float], limit: float, widths: Sequence[float] = WIDTHS,
                   first: float = 0.8) -> float | None:
     """The largest of ascending `widths` with cost(width) <= limit, or None; the cost never falls as the width grows.
@@ -85,8 +96,8 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         save_memory: False: no checkpointing and whole batches, whatever they take.
 
     Returns:
-        width_factor: the largest of WIDTHS at which a pass costs at most stock's, averaged over all subsets; smaller only
-            where memory would not suffice otherwise.
+        width_factor: the largest of `filling_widths` at which a pass costs at most stock's, averaged over all subsets;
+            another smaller one only where memory would not suffice otherwise.
         activation_checkpointing, micro_batch: what the step with all modalities (the warm-up) needs to hold at most 95 %
             of the bytes that stock's step holds; the batch size without checkpointing where that is little enough.
         whole_passes, kept_images: with checkpointing, up to how many images a pass recomputes nothing, and how many images
@@ -94,7 +105,8 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         blank_is_missing, estimates: the numbers behind; equal_memory_width_factor, for whole batches without
             checkpointing, is None when no width is that small.
     """
-    if len(configuration.network_arch_init_kwargs["features_per_stage"]) < 2:
+    features = configuration.network_arch_init_kwargs["features_per_stage"]
+    if len(features) < 2:
         patch = " x ".join(map(str, configuration.patch_size))
         raise NnmissError(f"nnU-Net planned a network of 1 stage for patches of {patch}, which has no decoder. Raise "
                           "-gpu_memory_target, or use larger images")
@@ -107,7 +119,7 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         return relative_cost(*mean_cost(steps, width), stock.flops, stock.moved)
 
     checkpointing, micro_batch, whole, kept = False, batch_size, 0, 0
-    equal_cost = largest_width(costs, 1) or WIDTHS[0]
+    equal_cost = largest_width(costs, 1, filling_widths(features)) or WIDTHS[0]
     equal_memory = largest_width(lambda w: steps.packed_peak(w, batch_size), target, first=equal_cost)
     width = equal_cost
     if save_memory:
