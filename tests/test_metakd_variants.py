@@ -297,7 +297,7 @@ def test_with_nothing_to_teach_a_variant_is_the_task_alone(tmp_path, monkeypatch
                                                                               enumerate(ALONE.tolist())})
         trainer.before_iteration = lambda: None
         out = trainer.train_step(make_batch(trainer))
-        assert out["distillation"] == 0
+        assert out.get("distillation", 0) == 0  # not even computed where alpha is 0
         steps.append(trainer.inference_network.state_dict())
         if own.get("projector"):
             assert all(torch.equal(p.weight, torch.eye(len(p.weight)).view_as(p.weight))

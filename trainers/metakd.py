@@ -52,11 +52,13 @@ class MetaKD(ModalityImportance):
     places = "bottleneck"  # the features that are distilled, of the scales that the network returns
 
     def losses(self, network, x, target, present, available=None):
-        """Inner problem of Eq. 4: task loss plus alpha times the modality-weighted distillation."""
+        """Inner problem of Eq. 4: task loss plus alpha times the modality-weighted distillation, if alpha is not 0."""
         seen = self.look(network, x, present, available)
-        distillation = self.distillation(seen, target, present, available)
         task, full = self.loss(seen.logits, target), self.full_loss(seen, target)
-        parts = {"loss": task + self.alpha_now * distillation, "task": task, "distillation": distillation}
+        parts = {"loss": task + seen.nothing, "task": task}
+        if self.alpha:
+            distillation = self.distillation(seen, target, present, available)
+            parts = {"loss": task + self.alpha_now * distillation, "task": task, "distillation": distillation}
         if full is not None:
             parts = {**parts, "loss": parts["loss"] + self.full_task * full, "full": full}
         return parts
@@ -142,11 +144,14 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
 
     def get_tr_and_val_datasets(self):
         training, validation = super().get_tr_and_val_datasets()
-        self.held_out = self.held_out or most_complete(training.identifiers, self.available, SHARED_CASES, self.seed)
+        if self.w_counts:
+            self.held_out = self.held_out or most_complete(training.identifiers, self.available, SHARED_CASES, self.seed)
         return training, validation
 
     def get_dataloaders(self):
         loaders, whole = super().get_dataloaders(), self.meta_batch_size or self.configuration_manager.batch_size
+        if not self.w_counts:
+            return loaders
         if self.weighting == "bilevel":
             self.meta_loader = make_loader(self, self.held_out, whole)
         else:

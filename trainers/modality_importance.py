@@ -96,8 +96,13 @@ class ModalityImportance:
         """Iterations between updates of w; shorter in short runs, so that every stage has `fewest_updates`."""
         return interval_of_updates(self.num_epochs * self.num_iterations_per_epoch, self.meta_interval, self.fewest_updates)
 
+    @property
+    def w_counts(self) -> bool:
+        """Whether w is measured, or features are distilled, whose statistics are logged with it; else nothing is."""
+        return self.alpha > 0 or self.weighting != "equal"
+
     def before_iteration(self):
-        if self.iteration % self.update_interval == 0:
+        if self.w_counts and self.iteration % self.update_interval == 0:
             seen = [self.update_importance(step) for step in range(self.meta_steps if self.weighting in LEARNED else 1)]
             bottleneck, present = (torch.cat(parts) for parts in zip(*seen))
             self.log_importance(bottleneck, item_index(present))
@@ -184,7 +189,8 @@ class ModalityImportance:
         if self.per_region:
             names = [f"{region}:{modality}" for region in self.region_names() for modality in self.modalities]
             values = self.importance.table().flatten().tolist()
-        self.progress.add_row("importance_weights", names, iteration, values)
+        if self.weighting != "equal":
+            self.progress.add_row("importance_weights", names, iteration, values)
         collapse, generated = collapse_statistics(bottleneck, index), generation_statistics(bottleneck, index)
         nan = (float("nan"), float("nan"))
         columns = {f"collapse:{name.replace('_', ' ')}": value for name, value in collapse.items()}
@@ -194,6 +200,8 @@ class ModalityImportance:
         self.progress.add_row("features", list(columns), iteration, list(columns.values()))
 
     def status(self) -> str:
+        if self.weighting == "equal":
+            return ""
         weights = " ".join(f"{m} {w:.2f}" for m, w in zip(self.modalities, self.importance().tolist()))
         return f", w {weights}"
 

@@ -109,7 +109,6 @@ def run_job(job: Job, folder: Path) -> None:
     for path, what in ((page, "everything on one page, with the images: open it in a browser"),
                        (last / "table.md", "Dice of every subset, metakd beside modality_dropout"),
                        (last / "heatmap.png", "the same as a picture; boxplots.png, dice_by_count.png beside it"),
-                       (model / "importance_weights.png", "importance weights over training (MetaKD Fig. 4)"),
                        (model / "progress.png", "losses and pseudo Dice"),
                        (folder / "nnUNet_preprocessed" / job.dataset / "subsets.png", "which files the cases lack")):
         print(f"  {path}  {what}")
