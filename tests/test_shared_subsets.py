@@ -187,6 +187,37 @@ def test_lone_samples_avoid_torchs_slow_loops(monkeypatch):
     assert seen == [2, 1]
 
 
+@pytest.mark.parametrize("kernel, stride, dilation, groups, depth", [
+    (3, 1, 1, 1, 8), (3, 1, 1, 1, 7), (3, 1, 1, 1, 2), ((1, 3, 3), 1, 1, 1, 8), (5, 1, 1, 1, 8), (3, 2, 1, 1, 8),
+    (3, 1, 2, 1, 8), (3, 1, 1, 2, 8)])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_lone_sample_in_halves_is_the_convolution(kernel, stride, dilation, groups, depth, last):
+    """Values and gradients, in double precision, of what training and prediction compute for one small image."""
+    padding = tuple(k // 2 for k in kernel) if isinstance(kernel, tuple) else kernel // 2
+    plain = nn.Conv3d(4, 6, kernel, stride, padding, dilation, groups).double()
+    quick = nn.Conv3d(4, 6, kernel, stride, padding, dilation, groups).double()
+    quick.load_state_dict(plain.state_dict())
+    fastest_layout(quick, CPU)
+    x = torch.randn(1, 4, depth, 6, 5, dtype=torch.double)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+    found = []
+    for conv in (plain, quick):
+        image = x.clone().requires_grad_()
+        out = conv(image)
+        out.square().sum().backward()
+        found.append((out, image.grad, conv.weight.grad, conv.bias.grad))
+    assert all(a.shape == b.shape and torch.allclose(a, b, atol=1e-10) for a, b in zip(*found))
+
+
+def test_training_convolves_a_lone_sample_as_two(monkeypatch):
+    seen = []
+    convolve = torch.nn.functional.conv3d
+    monkeypatch.setattr(torch.nn.functional, "conv3d", lambda x, *a, **k: seen.append(len(x)) or convolve(x, *a, **k))
+    fastest_layout(nn.Conv3d(4, 4, 3, padding=1), CPU)(torch.randn(1, 4, 8, 8, 8)).sum().backward()
+    assert seen == [2]
+
+
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 def predictor_of(network, patch):

@@ -7,7 +7,6 @@ from torch.utils.checkpoint import checkpoint
 
 from nnmiss.networks.hyper_unet import HyperUNet
 from nnmiss.networks.masked_autoencoder import MaskedAutoencoder, blanked
-from nnmiss.networks.memory_format import without_lone_samples
 
 
 class WithTeacher(nn.Module):
@@ -116,6 +115,6 @@ class CoDistillation(WithTeacher):
         Args:
             x: (B, M, *spatial); available: (B, M) bool; lacking: (B,) bool, the samples that lack a modality.
         """
-        synthetic = without_lone_samples(lambda *part: [self.recovery(*part)], x[lacking], available[lacking])[0]
+        synthetic = self.recovery(x[lacking], available[lacking])
         filled = torch.zeros_like(x).index_put((lacking.nonzero()[:, 0],), synthetic.to(x.dtype))
         return torch.where(available.view(*available.shape, *[1] * (x.ndim - 2)), x, filled)

@@ -8,7 +8,6 @@ from torch.utils.checkpoint import checkpoint
 from nnmiss.errors import NnmissError, nearest_names
 from nnmiss.networks.base import MissingModalityNetwork, item_index
 from nnmiss.networks.gating import Gate, log_weights
-from nnmiss.networks.memory_format import without_lone_samples
 
 LEVELS = ("logits", "probabilities", "features")
 GATINGS = ("dynamic", "static")
@@ -110,12 +109,9 @@ class ModalityExperts(MissingModalityNetwork):
 
     def _run(self, expert: nn.Module, images: Tensor) -> list[Tensor]:
         """Outputs of one expert at every scale, finest first."""
-        def run(some: Tensor) -> list[Tensor]:
-            recompute = self.activation_checkpointing and torch.is_grad_enabled()
-            out = checkpoint(expert, some, use_reentrant=False) if recompute else expert(some)
-            return out if isinstance(out, list) else [out]
-
-        return without_lone_samples(run, images)
+        recompute = self.activation_checkpointing and torch.is_grad_enabled()
+        out = checkpoint(expert, images, use_reentrant=False) if recompute else expert(images)
+        return out if isinstance(out, list) else [out]
 
     def fuse(self, features, index, importance=None):
         if importance is not None:

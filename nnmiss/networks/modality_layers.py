@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from nnmiss.errors import NnmissError, nearest_names
-from nnmiss.networks.memory_format import without_lone_samples
 from nnmiss.networks.modality_norm import ModalityNorm, ShownModality
 
 MODALITY_SPECIFIC = ("none", "norm", "embedding")
@@ -32,8 +31,7 @@ class SeparateStage(nn.Module):
         images, done = x.split(1), {}  # pieces of one image, whose gradients are put together without zeros in between
         for m, group in items.items():
             together = torch.cat([images[item] for item in group]) if len(group) > 1 else images[group[0]]
-            out = without_lone_samples(lambda part, m=m: [self.copies[m](part)], together)[0]
-            done.update(zip(group, out.split(1)))
+            done.update(zip(group, self.copies[m](together).split(1)))
         idle = [p for m, copy in enumerate(self.copies) if m not in items for p in copy.parameters()]
         if self.training and torch.is_grad_enabled() and idle:
             # as maps of absent modalities in a fusion, they get a gradient of zeros, for which distributed training waits
