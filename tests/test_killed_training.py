@@ -17,8 +17,8 @@ from nnmiss.cli import train
 from nnmiss.inference.checkpoints import read_checkpoint
 from nnmiss.trainers import method_class
 
-# method -> epochs over all its stages
-METHODS = {"metakd": 4, "lckd": 4, "all_stage": 5, "simmlm": 6, "modality_dropout": 3}
+# method, with a preset where its default has fewer stages -> epochs over all its stages
+METHODS = {"metakd paper": 4, "metakd": 3, "lckd": 4, "all_stage": 5, "simmlm": 6, "modality_dropout": 3}
 SETTINGS = {"modality_dropout": ["ema_decay=0.9", "subset_sampling=weakest"]}  # what a run may keep beside the weights
 SHORT = ["--set", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "validation_mirroring=false"]
 TIMES = ("epoch_start_timestamps", "epoch_end_timestamps")
@@ -26,14 +26,15 @@ TIMES = ("epoch_start_timestamps", "epoch_end_timestamps")
 
 def command(method: str, *arguments: str):
     """The training of a method as a function without arguments."""
-    return lambda: train.run(["801", method, "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", "--no_val",
-                              *(["--preset", "paper"] if method == "metakd" else []), *SHORT,
-                              f"num_epochs={METHODS[method]}", *SETTINGS.get(method, []), *arguments])
+    name, _, preset = method.partition(" ")
+    return lambda: train.run(["801", name, "0", "-p", PLANS, "-device", "cpu", "--disable_progress_bar", "--no_val",
+                              *(["--preset", preset] if preset else []), *SHORT, f"num_epochs={METHODS[method]}",
+                              *SETTINGS.get(method, []), *arguments])
 
 
 def result(tiny, method: str) -> dict:
     """Everything that a finished run keeps, but times: checkpoints by name, and the method's tables."""
-    fold = fold_folder(tiny, method_class(method).__name__)
+    fold = fold_folder(tiny, method_class(method.split()[0]).__name__)
     kept = {}
     for file in sorted(fold.rglob("checkpoint_*.pth")):
         checkpoint = read_checkpoint(file)

@@ -58,13 +58,14 @@ def test_a_run_leaves_what_nnunet_leaves_and_what_is_ours(tiny, capsys):
     assert "training is finished" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method, trainer", [("metakd", "nnMissTrainerMetaKD"),
-                                             ("modality_dropout", "nnMissTrainerModalityDropout")])
+@pytest.mark.parametrize("method, trainer, preset", [("metakd", "nnMissTrainerMetaKD", "paper"),
+                                                     ("metakd", "nnMissTrainerMetaKD", "best"),
+                                                     ("modality_dropout", "nnMissTrainerModalityDropout", "paper")])
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
-def test_an_interrupted_run_continues_to_the_same_weights(tiny, monkeypatch, method, trainer, stop_at):
-    if method == "metakd" and stop_at == 4:
+def test_an_interrupted_run_continues_to_the_same_weights(tiny, monkeypatch, method, trainer, preset, stop_at):
+    if (method, preset) == ("metakd", "paper") and stop_at == 4:
         stop_at = 6  # the first iteration of the second stage
-    assert run("--no_val", method=method) == 0
+    assert run("--no_val", "--preset", preset, method=method) == 0
     straight = weights(fold_folder(tiny, trainer))
     shutil.rmtree(tiny / "nnUNet_results" / DATASET)
 
@@ -79,9 +80,9 @@ def test_an_interrupted_run_continues_to_the_same_weights(tiny, monkeypatch, met
 
     monkeypatch.setattr(cls, "train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run("--no_val", method=method)
+        run("--no_val", "--preset", preset, method=method)
     monkeypatch.setattr(cls, "train_step", step)
-    assert run("--no_val", "--c", method=method) == 0
+    assert run("--no_val", "--c", "--preset", preset, method=method) == 0
     continued = weights(fold_folder(tiny, trainer))
     assert all(torch.equal(straight[name], continued[name]) for name in straight)
 
@@ -101,6 +102,36 @@ def test_other_settings_in_the_same_place_are_refused_and_a_tag_keeps_both(tiny)
     assert run("--no_val", "--set", "alpha=0.3", "--tag", "strong", epochs=2) == 0
     with pytest.raises(NnmissError, match=r"network\.fusion: concat, now mean"):
         run("--no_val", "--set", "fusion=mean", fold="1", epochs=2)
+
+
+def test_a_run_of_another_default_preset_says_how_it_goes_on(tiny):
+    run("--no_val", epochs=2)
+    with pytest.raises(NnmissError, match=r"other settings: preset: paper, now best; .* continue it with --preset paper"):
+        run("--no_val", "--preset", "best", epochs=2)
+
+
+@pytest.mark.parametrize("method, trainer, setting, network", [
+    ("metakd", "nnMissTrainerMetaKD", "warmup", "separate_stages"),
+    ("modality_dropout", "nnMissTrainerModalityDropout", "ema_decay", "width")])
+def test_a_run_of_an_earlier_version_goes_on_without_the_settings_it_did_not_know(tiny, method, trainer, setting, network):
+    run("--no_val", method=method, epochs=2)
+    file = fold_folder(tiny, trainer) / "run.json"
+    record = json.loads(file.read_text())
+    for settings in record["settings"].values():
+        del settings[setting], settings[network]
+    del record["planned_network"][network], record["network"][network]
+    file.write_text(json.dumps(record))
+    assert run("--val", method=method, epochs=2) == 0
+    record["settings"]["warmup" if method == "metakd" else "train"]["initial_lr"] = 0.5
+    file.write_text(json.dumps(record))
+    with pytest.raises(NnmissError, match=r"other settings: settings\.\w+\.initial_lr: 0.5, now 0.01. Add"):
+        run("--val", method=method, epochs=2)
+
+
+def test_a_stage_that_the_preset_leaves_out_is_named_as_such(tiny):
+    for arguments in (["--stage", "warmup"], ["--set", "warmup.num_epochs=2"]):
+        with pytest.raises(NnmissError, match="'warmup' is left out by this run's preset or settings, which train missing"):
+            run("--preset", "best", *arguments)
 
 
 def test_the_network_of_a_run_is_in_its_plans(tiny):
@@ -315,8 +346,9 @@ def test_2d_trains_and_validates(tiny):
 def test_settings_can_be_listed(tiny, capsys):
     train.run(["801", "metakd", "0", "--set", "help"])
     out = capsys.readouterr().out
-    assert "alpha = 0.1" in out
+    assert "alpha = 0.0   (paper: 0.1, official: 0.1)" in out  # what will train first
     assert "official: 20" in out
+    assert "official: missing.meta_interval 500" in out
     assert "stages of best (for stage.key=value): missing (1000 epochs)" in out
     train.run(["801", "metakd", "0", "--preset", "paper", "--set", "help"])
     assert "warmup (320 epochs), missing (140 epochs)" in capsys.readouterr().out

@@ -6,6 +6,8 @@ decide where neither says is in documentation/reference/methods/metakd.md.
 """
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from nnmiss.classification.tasks import TaskLoss, num_outputs
@@ -126,7 +128,8 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
 
     @classmethod
     def stages_of(cls, modalities, settings):
-        return cls.stages if settings["warmup"] else cls.stages[1:]
+        warmup, missing = cls.stages
+        return cls.stages if settings["warmup"] else (replace(missing, epochs=warmup.epochs + missing.epochs),)
 
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,

@@ -88,8 +88,10 @@ class RunBase:
         asked = (known, cls.presets, arguments.preset, arguments.assignments)
         allowed = (cls.all_limits(), cls.all_choices())
         self.stages = cls.stages_of(self.modalities, common_settings(*asked, *allowed))
-        if arguments.stage is not None:
-            find_stage(self.stages, arguments.stage)
+        left_out = {stage.name for stage in cls.stages} - set(self.stage_names)
+        named = [key.rpartition(".")[0] for key in arguments.assignments]
+        for stage in [*left_out.intersection(named), *([arguments.stage] if arguments.stage is not None else [])]:
+            find_stage(self.stages, stage, cls.stages)
         self.settings = resolve_settings(*asked, self.stage_names, *allowed)
         for stage in self.stage_names:
             cls.check_settings(self.settings[stage])
@@ -120,7 +122,7 @@ class RunBase:
         self.planned_block = deepcopy(self.block)
         notes = []
         for file in sorted(self.model_folder.glob("fold_*/run.json")):
-            earlier = read_json(file, "run record", ("settings",))
+            earlier = self.read_record(file)
             same = isinstance(earlier.get("network"), dict) and earlier.get("planned_network") == self.planned_block
             if same and any(file.parent.rglob("checkpoint_*.pth")):
                 self.block.update(earlier["network"])
@@ -221,14 +223,31 @@ class RunBase:
         record = self.record()
         free = tuple(f"settings.{name}.{key}:" for name in self.stage_names for key in FREE_SETTINGS)
         for file in sorted(self.model_folder.glob("fold_*/run.json")):
-            earlier, same_fold = read_json(file, "run record", ("settings",)), file.parent == self.fold_folder
+            earlier, same_fold = self.read_record(file), file.parent == self.fold_folder
             apart = {"assignments"} if same_fold else {"assignments", "fold", "seed", "pretrained_weights"}
-            differing = [line for key in record.keys() - apart
+            differing = [line for key in sorted(record.keys() - apart, key=lambda key: (key != "preset", key))
                          for line in differences(key, earlier.get(key), record[key]) if not line.startswith(free)]
             if differing and any(file.parent.rglob("checkpoint_*.pth")):
                 shown = "; ".join(differing[:5]) + (" ..." if len(differing) > 5 else "")
+                same = "use the same settings" if earlier.get("preset") == record["preset"] else \
+                    f"continue it with --preset {earlier.get('preset')}"
                 raise NnmissError(f"{file.parent} was trained with other settings: {shown}. Add --tag NAME to keep "
-                                  "this as a second run, use the same settings, or delete that folder")
+                                  f"this as a second run, {same}, or delete that folder")
+
+    def read_record(self, file: Path) -> dict:
+        """run.json of an earlier run; settings that its nnmiss did not know yet are at their defaults, as they were then.
+
+        So a new setting's default must be what was done before there was the setting.
+        """
+        earlier, known = read_json(file, "run record", ("settings",)), self.trainer_class.known_settings()
+        network = {key: known[key] for key in self.trainer_class.network_settings if key in self.block}
+        for key in ("planned_network", "network"):
+            if isinstance(earlier.get(key), dict):
+                earlier[key] = {**network, **earlier[key]}
+        if isinstance(earlier["settings"], dict):
+            earlier["settings"] = {stage: {**known, **values} if isinstance(values, dict) else values
+                                   for stage, values in earlier["settings"].items()}
+        return earlier
 
     # ---- training -----------------------------------------------------------------------------------------------
 

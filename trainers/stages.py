@@ -25,10 +25,13 @@ class Stage:
     drop_modalities: bool = True
 
 
-def find_stage(stages: tuple[Stage, ...], name: str) -> int:
-    """Position of the stage of this name. Raises NnmissError with the names."""
+def find_stage(stages: tuple[Stage, ...], name: str, all_stages: tuple[Stage, ...] = ()) -> int:
+    """Position of the stage of this name. Raises NnmissError with the names, also for one that settings leave out."""
     names = [stage.name for stage in stages]
     if name not in names:
+        if any(stage.name == name for stage in all_stages):
+            raise NnmissError(f"stage {name!r} is left out by this run's preset or settings, which train "
+                              f"{' and '.join(names)}. nnmiss_train ... --set help lists the stages of a --preset")
         raise NnmissError(f"stage {name!r} is unknown for this method. {nearest_names(name, names)}")
     return names.index(name)
 

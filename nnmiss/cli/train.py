@@ -72,16 +72,17 @@ def print_settings(method: str, dataset: str, preset: str) -> None:
     except NnmissError:
         pass
     trainer = (classifier_class if table is CLASSIFIERS else method_class)(method)
-    for key, value in trainer.known_settings().items():
-        if key in trainer.unused:
-            continue
-        presets = [f"{name}: {given + ' ' if '.' in given else ''}{other!r}" for name, changed in trainer.presets.items()
-                   for given, other in changed.items() if given.rpartition(".")[2] == key]
-        print(f"{key} = {value!r}" + (f"   ({', '.join(presets)})" if presets else ""))
-    print(f"presets: {', '.join(trainer.presets)}; without --preset it is {trainer.default_preset}")
     preset = preset or trainer.default_preset
     settings = common_settings(trainer.known_settings(), trainer.presets, preset, {}, trainer.all_limits(),
                                trainer.all_choices())
+    for key in (key for key in settings if key not in trainer.unused):
+        others = [f"{name}: {layer.get(key, trainer.known_settings()[key])!r}" for name, layer in trainer.presets.items()
+                  if layer.get(key, trainer.known_settings()[key]) != settings[key]]
+        staged = [f"{name}: {given} {value!r}" for name, layer in trainer.presets.items()
+                  for given, value in layer.items() if given.rpartition(".")[0] and given.rpartition(".")[2] == key]
+        print(f"{key} = {settings[key]!r}" + (f"   ({', '.join(others + staged)})" if others + staged else ""))
+    print(f"values of preset {preset}, in brackets those of the others; presets: {', '.join(trainer.presets)}, without "
+          f"--preset it is {trainer.default_preset}")
     published = {stage.name: stage.epochs for stage in trainer.stages_of(modalities, settings)}
     stages = stage_epochs(settings["num_epochs"], published, {})
     print(f"stages of {preset} (for stage.key=value):", ", ".join(f"{name} ({n} epochs)" for name, n in stages.items()))
