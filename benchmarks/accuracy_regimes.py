@@ -82,7 +82,8 @@ class Phantoms:
     def prepare(self, folder: Path, regime: Regime, source: Path | None) -> None:
         """Writes, plans and preprocesses the data set, and the regime's missing table; what is there is kept."""
         raw = folder / "raw" / f"Dataset{self.number}_{self.name}"
-        if not (folder / "preprocessed" / raw.name / "splits_final.json").is_file():
+        plans = folder / "preprocessed" / raw.name / "nnMissTinyPlans.json"
+        if not has_configuration(plans):
             command("phantom", "-d", str(self.number), "--name", self.name, "--num_training", str(max(COUNTS)),
                     "--num_test", str(VALIDATION), "--missing_rate", "0", "--overwrite", *self.flags)
             clean = validate_on_test_cases(raw)
@@ -91,7 +92,7 @@ class Phantoms:
             file.write_text(json.dumps(splits))
             command("plan_and_preprocess", "-d", str(self.number), "-c", "3d_fullres", "-pl", "nnMissPlannerTiny", "-np",
                     "2", "--splits", str(file))
-            add_configuration(folder / "preprocessed" / raw.name / "nnMissTinyPlans.json", 3, regions=True)
+            add_configuration(plans, 3, regions=True)
         if regime.missing and not (raw / "missing" / f"{regime.missing}.csv").is_file():
             command("simulate_missing", "-d", str(self.number), "-n", regime.missing, *regime.arguments, "--fold",
                     str(regime.fold), "--seed", "1")
@@ -118,12 +119,17 @@ class Patients:
         if source is None:
             sys.exit(f"{self.name} needs --source, the folder of the patientXX folders")
         plans = folder / "preprocessed" / f"Dataset{self.number}_{self.name}" / "nnMissTinyPlans.json"
-        if not plans.is_file():
+        if not has_configuration(plans):
             command("convert_dataset", "open_ms", "-i", str(source), "-d", str(self.number), "--name", self.name,
                     "--spacing", "2", "--demo_split", "--overwrite")
             command("plan_and_preprocess", "-d", str(self.number), "-c", "3d_fullres", "-pl", "nnMissPlannerTiny", "-np",
                     "2", "-gpu_memory_target", "2.5")
             add_configuration(plans, 2, regions=False)
+
+
+def has_configuration(plans: Path) -> bool:
+    """Whether the data set is prepared to its end, which is CONFIGURATION in its plans."""
+    return plans.is_file() and CONFIGURATION in json.loads(plans.read_text())["configurations"]
 
 
 def add_configuration(plans: Path, num_outputs: int, regions: bool) -> None:

@@ -129,7 +129,9 @@ class RunBase:
                 notes = [f"this model was begun with {key}={self.block[key]} instead of {value}, and goes on so"
                          for key, value in self.planned_block.items() if self.block[key] != value]
                 break
-        return [*notes, *self.trainer_class.prepare(self.block, self.modalities, self.preprocessed)]
+        about = self.trainer_class.preset_notes.get(self.arguments.preset)
+        return [*([about] if about else []), *notes,
+                *self.trainer_class.prepare(self.block, self.modalities, self.preprocessed)]
 
     @property
     def stage_names(self) -> tuple[str, ...]:

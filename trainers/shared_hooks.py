@@ -25,6 +25,7 @@ class SharedHooks:
     unused: tuple[str, ...] = ()  # common settings that mean nothing to the method, and are refused
     presets: dict[str, dict[str, object]] = {"paper": {}}
     default_preset: str = "paper"  # the one of a run that names none
+    preset_notes: dict[str, str] = {}  # preset -> what a user should know who did not ask for it
     limits: dict[str, tuple[float, float]] = {}  # smallest and largest value of the method's numbers
     choices: dict[str, tuple] = {}  # what its other settings may be
 
