@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 
 from accuracy_cost import REFERENCE, epochs_for
-from accuracy_regimes import CONFIGURATION, DATASETS, REGIMES, command
+from accuracy_regimes import DATASETS, REGIMES, command
 
 PLANS = "nnMissTinyPlans"
 COMMON = ["num_iterations_per_epoch=32", "batch_size=2", "num_val_iterations_per_epoch=1", "validation_mirroring=false",
@@ -52,8 +52,8 @@ def main() -> None:
         dataset.prepare(folder, regime, args.source)
         output = folder / f"{args.data}_{name}"
         output.mkdir(exist_ok=True)
-        conditions = ["-d", str(dataset.number), "--folds", *dataset.folds(regime), "-p", PLANS, "-c", CONFIGURATION,
-                      "-device", "cpu", "--tag", name,
+        conditions = ["-d", str(dataset.number), "--folds", *dataset.folds(regime), "-p", PLANS,
+                      "-c", dataset.configuration, "-device", "cpu", "--tag", name,
                       *(["--missing", regime.missing] if regime.missing else [])]
         common = [*COMMON, *dataset.settings]
         runs = with_epochs(lines, regime.iterations * args.length, output, conditions, common)

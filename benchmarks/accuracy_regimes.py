@@ -13,7 +13,7 @@ VALIDATION = 40
 # Features per stage. Of the 8 of nnMissPlannerTiny the plan's width for metakd leaves 5, which learn nothing in runs this
 # short, and at full width an iteration costs 1.4 to 1.8 of the baseline's; of 16 it leaves 12, as of a real plan's 32 it
 # leaves 24.
-CONFIGURATION, FEATURES = "3d_f16", 16
+CONFIGURATION, FEATURES = "3d_f16", [16, 32, 64]
 # the best modality of a region, by how the phantoms are made (documentation/reference/phantom.md)
 BEST = {"whole_tumor": "flair", "tumor_core": "t1ce", "enhancing_tumor": "t1ce", "lesion": "flair"}
 
@@ -55,7 +55,7 @@ REGIMES = {
     "imbalanced": Regime(40, 1024, "imbalancedn40",
                          ("--protocol", "rates", "--rates", "flair=0.4", "t1=0.2", "t1ce=0.8", "t2=0.4")),
     "short": Regime(40, 256), "long": Regime(40, 4096),
-    "patients": Regime(2, 512),  # --data open_ms
+    "patients": Regime(2, 1024),  # --data open_ms
 }
 
 
@@ -74,6 +74,7 @@ class Phantoms:
     name: str
     flags: tuple[str, ...]
     settings: tuple[str, ...] = ()
+    configuration: str = CONFIGURATION
 
     def folds(self, regime: Regime) -> list[str]:
         """The folds to train, as nnmiss_benchmark takes them."""
@@ -92,7 +93,7 @@ class Phantoms:
             file.write_text(json.dumps(splits))
             command("plan_and_preprocess", "-d", str(self.number), "-c", "3d_fullres", "-pl", "nnMissPlannerTiny", "-np",
                     "2", "--splits", str(file))
-            add_configuration(plans, 3, regions=True)
+            add_configuration(plans)
         if regime.missing and not (raw / "missing" / f"{regime.missing}.csv").is_file():
             command("simulate_missing", "-d", str(self.number), "-n", regime.missing, *regime.arguments, "--fold",
                     str(regime.fold), "--seed", "1")
@@ -109,6 +110,7 @@ class Patients:
     number: int
     name: str
     settings: tuple[str, ...] = ("oversample_foreground_percent=1.0",)
+    configuration: str = "3d_fullres"  # of nnMissPlannerTiny: four stages from 8 features
 
     def folds(self, regime: Regime) -> list[str]:
         """A fold per patient."""
@@ -119,12 +121,11 @@ class Patients:
         if source is None:
             sys.exit(f"{self.name} needs --source, the folder of the patientXX folders")
         plans = folder / "preprocessed" / f"Dataset{self.number}_{self.name}" / "nnMissTinyPlans.json"
-        if not has_configuration(plans):
+        if not plans.is_file():
             command("convert_dataset", "open_ms", "-i", str(source), "-d", str(self.number), "--name", self.name,
                     "--spacing", "2", "--demo_split", "--overwrite")
             command("plan_and_preprocess", "-d", str(self.number), "-c", "3d_fullres", "-pl", "nnMissPlannerTiny", "-np",
                     "2", "-gpu_memory_target", "2.5")
-            add_configuration(plans, 2, regions=False)
 
 
 def has_configuration(plans: Path) -> bool:
@@ -132,7 +133,7 @@ def has_configuration(plans: Path) -> bool:
     return plans.is_file() and CONFIGURATION in json.loads(plans.read_text())["configurations"]
 
 
-def add_configuration(plans: Path, num_outputs: int, regions: bool) -> None:
+def add_configuration(plans: Path) -> None:
     """CONFIGURATION beside 3d_fullres, on the same preprocessed cases, with the planner's "nnmiss" block."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -140,11 +141,9 @@ def add_configuration(plans: Path, num_outputs: int, regions: bool) -> None:
 
     plan = json.loads(plans.read_text())
     architecture = plan["configurations"]["3d_fullres"]["architecture"]
-    features = [FEATURES * 2**stage for stage in range(architecture["arch_kwargs"]["n_stages"])]
-    architecture = {**architecture, "arch_kwargs": {**architecture["arch_kwargs"], "features_per_stage": features}}
+    architecture = {**architecture, "arch_kwargs": {**architecture["arch_kwargs"], "features_per_stage": FEATURES}}
     own = plan["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "architecture": architecture}
-    own["nnmiss"] = cost_block(PlansManager(plan).get_configuration(CONFIGURATION), 4, num_outputs, False, regions,
-                               save_memory=False)
+    own["nnmiss"] = cost_block(PlansManager(plan).get_configuration(CONFIGURATION), 4, 3, False, True, save_memory=False)
     plans.write_text(json.dumps(plan, indent=1))
 
 
