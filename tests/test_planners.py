@@ -19,11 +19,11 @@ from torch import nn
 from nnmiss.availability import all_subsets
 from nnmiss.errors import NnmissError
 from nnmiss.losses.pairwise_distillation import pairwise_distillation
-from nnmiss.networks.architecture import build_unet
+from nnmiss.networks.architecture import build_unet, scaled_width
 from nnmiss.networks.base import item_index
 from nnmiss.networks.memory_format import fastest_layout
 from nnmiss.networks.shared_encoder_unet import SharedEncoderUNet
-from nnmiss.planners.cost import cost_block, fitting_micro_batch, largest_width, mean_present, relative_cost
+from nnmiss.planners.cost import cost_block, filling_widths, fitting_micro_batch, largest_width, mean_present, relative_cost
 from nnmiss.planners.plain import nnMissPlanner
 from nnmiss.planners.planned_step import PlannedSteps
 from nnmiss.planners.registry import ALIASES, PLANNERS, find_planner
@@ -52,6 +52,17 @@ def configuration(dim=3, residual=False, features=(32, 64, 128), patch=32, batch
 @pytest.mark.parametrize("num_modalities", range(2, 9))
 def test_mean_present_is_the_mean_over_all_subsets(num_modalities):
     assert mean_present(num_modalities) == pytest.approx(np.mean([sum(s) for s in all_subsets(num_modalities)]))
+
+
+def test_widths_leave_multiples_of_eight_and_nnunets_own_plans_have_all_of_them():
+    assert filling_widths([32, 64, 128, 256, 320, 320]) == [i / 16 for i in range(1, 17)]
+    for features in ([16, 32, 64], [16, 20, 64], [8, 16]):
+        found = filling_widths(features)
+        assert 0.5 in found and 1 in found and 0.8125 not in found  # 12 or 13 of 16
+        planned = [scaled_width(16, width) for width in found]
+        assert set(planned) == {8, 16}
+    block = cost_block(configuration(features=(16, 32, 64)), 4, 3)
+    assert block["width_factor"] == block["estimates"]["equal_cost_width_factor"] == 0.625
 
 
 def convolution_flops(module, image):
