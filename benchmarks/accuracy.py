@@ -50,7 +50,7 @@ def main() -> None:
     for name in args.regimes:
         regime, dataset = REGIMES[name], DATASETS[args.data]
         dataset.prepare(folder, regime, args.source)
-        output = folder / f"{args.data}_{name}"
+        output = folder / f"{dataset.name.lower()}_{name}"
         output.mkdir(exist_ok=True)
         conditions = ["-d", str(dataset.number), "--folds", *dataset.folds(regime), "-p", PLANS,
                       "-c", dataset.configuration, "-device", "cpu", "--tag", name,

@@ -11,8 +11,7 @@ from pathlib import Path
 COUNTS = (10, 20, 40, 160)  # training cases of fold 0, 1, 2, 3; all folds validate on the same cases
 VALIDATION = 40
 # Features per stage. Of the 8 of nnMissPlannerTiny the plan's width for metakd leaves 5, which learn nothing in runs this
-# short, and at full width an iteration costs 1.4 to 1.8 of the baseline's; of 16 it leaves 12, as of a real plan's 32 it
-# leaves 24.
+# short; of 16 it leaves 8.
 CONFIGURATION, FEATURES = "3d_f16", [16, 32, 64]
 # the best modality of a region, by how the phantoms are made (documentation/reference/phantom.md)
 BEST = {"whole_tumor": "flair", "tumor_core": "t1ce", "enhancing_tumor": "t1ce", "lesion": "flair"}
@@ -118,14 +117,15 @@ class Patients:
 
     def prepare(self, folder: Path, regime: Regime, source: Path | None) -> None:
         """Converts the patients of `source`, plans and preprocesses them; what is there is kept."""
-        if source is None:
-            sys.exit(f"{self.name} needs --source, the folder of the patientXX folders")
-        plans = folder / "preprocessed" / f"Dataset{self.number}_{self.name}" / "nnMissTinyPlans.json"
-        if not plans.is_file():
+        done = folder / f"{self.name}.prepared"  # written last, so that what was cut off begins again
+        if not done.is_file():
+            if source is None:
+                sys.exit(f"{self.name} needs --source, the folder of the patientXX folders")
             command("convert_dataset", "open_ms", "-i", str(source), "-d", str(self.number), "--name", self.name,
                     "--spacing", "2", "--demo_split", "--overwrite")
             command("plan_and_preprocess", "-d", str(self.number), "-c", "3d_fullres", "-pl", "nnMissPlannerTiny", "-np",
                     "2", "-gpu_memory_target", "2.5")
+            done.touch()
 
 
 def has_configuration(plans: Path) -> bool:

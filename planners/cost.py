@@ -97,7 +97,7 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
 
     Returns:
         width_factor: the largest of `filling_widths` at which a pass costs at most stock's, averaged over all subsets;
-            another smaller one only where memory would not suffice otherwise.
+            another, smaller one only where none of these is cheap enough, or memory would not suffice.
         activation_checkpointing, micro_batch: what the step with all modalities (the warm-up) needs to hold at most 95 %
             of the bytes that stock's step holds; the batch size without checkpointing where that is little enough.
         whole_passes, kept_images: with checkpointing, up to how many images a pass recomputes nothing, and how many images
@@ -119,7 +119,7 @@ def cost_block(configuration: ConfigurationManager, num_modalities: int, num_out
         return relative_cost(*mean_cost(steps, width), stock.flops, stock.moved)
 
     checkpointing, micro_batch, whole, kept = False, batch_size, 0, 0
-    equal_cost = largest_width(costs, 1, filling_widths(features)) or WIDTHS[0]
+    equal_cost = largest_width(costs, 1, filling_widths(features)) or largest_width(costs, 1) or WIDTHS[0]
     equal_memory = largest_width(lambda w: steps.packed_peak(w, batch_size), target, first=equal_cost)
     width = equal_cost
     if save_memory:

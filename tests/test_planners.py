@@ -63,6 +63,8 @@ def test_widths_leave_multiples_of_eight_and_nnunets_own_plans_have_all_of_them(
         assert set(planned) == {8, 16}
     block = cost_block(configuration(features=(16, 32, 64)), 4, 3)
     assert block["width_factor"] == block["estimates"]["equal_cost_width_factor"] == 0.625
+    many = cost_block(configuration(features=(16, 32, 64), patch=16), 12, 3, save_memory=False)
+    assert many["width_factor"] == 0.3125  # [4, 8, 16]: with twelve modalities no width of eights is cheap enough
 
 
 def convolution_flops(module, image):

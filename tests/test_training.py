@@ -106,7 +106,7 @@ def test_other_settings_in_the_same_place_are_refused_and_a_tag_keeps_both(tiny)
 
 def test_a_run_of_another_default_preset_says_how_it_goes_on(tiny):
     run("--no_val", epochs=2)
-    with pytest.raises(NnmissError, match=r"other settings: preset: paper, now best; .* continue it with --preset paper"):
+    with pytest.raises(NnmissError, match=r"other settings: preset: paper, now best; .* it with --preset paper and"):
         run("--no_val", "--preset", "best", epochs=2)
 
 
@@ -132,6 +132,22 @@ def test_a_stage_that_the_preset_leaves_out_is_named_as_such(tiny):
     for arguments in (["--stage", "warmup"], ["--set", "warmup.num_epochs=2"]):
         with pytest.raises(NnmissError, match="'warmup' is left out by this run's preset or settings, which train missing"):
             run("--preset", "best", *arguments)
+    with pytest.raises(NnmissError, match="stage 'train' is unknown for this method"):
+        run("--stage", "train", method="simmlm")
+
+
+def test_without_distillation_the_training_says_so_and_keeps_no_case_out(tiny, capsys):
+    run("--preset", "best", "--no_val", epochs=1)
+    assert "without its distillation" in capsys.readouterr().out
+    fold = fold_folder(tiny)
+    assert json.loads((fold / "run.json").read_text())["held_out_cases"] == []
+    assert not (fold / "importance_weights.csv").exists() and not (fold / "features.csv").exists()
+    run("--preset", "best", "--no_val", "--tag", "out", "--set", "meta_cases=1", epochs=1)
+    assert "nothing looks at them: --set meta_cases=0" in capsys.readouterr().out
+    run("--preset", "best", "--no_val", "--tag", "distilled", "--set", "alpha=0.1", epochs=1)
+    assert "without its distillation" not in capsys.readouterr().out
+    with pytest.raises(NnmissError, match="meta_interval=7: it changes nothing without an alpha above 0 or a weighting"):
+        run("--preset", "best", "--set", "meta_interval=7")
 
 
 def test_the_network_of_a_run_is_in_its_plans(tiny):

@@ -58,7 +58,7 @@ class FullSetTeaching:
     @property
     def decodes_twice(self) -> bool:
         """Whether a step of this stage also decodes all that the cases have."""
-        return self.stage.drop_modalities and (self.places in FULL_SET or self.full_task > 0)
+        return self.stage.drop_modalities and ((self.alpha > 0 and self.places in FULL_SET) or self.full_task > 0)
 
     @property
     def wrapped(self) -> bool:

@@ -125,8 +125,12 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
                  "meta_cases": 0},
     }
     default_preset = "best"
-    preset_notes = {"best": "preset best is MetaKD's network without its distillation, which gained nothing where it was "
-                            "measured; the published method is --preset paper"}
+
+    @classmethod
+    def notes(cls, settings):
+        return [] if any(stage["alpha"] for stage in settings) else [
+            "with alpha=0 this is MetaKD's network without its distillation, which gained nothing where it was measured; "
+            "the published method is --preset paper"]
 
     @classmethod
     def stages_of(cls, modalities, settings):

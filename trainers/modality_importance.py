@@ -55,6 +55,9 @@ class ModalityImportance:
             needs["forward_temperature"] = "weighting=forward or leave_one_out"
         if settings["weighting"] == "equal":
             needs["largest_ratio"] = "weights that differ (weighting)"
+            if not settings["alpha"]:
+                needs |= dict.fromkeys(("meta_interval", "meta_batch_size", "fewest_updates"),
+                                       "an alpha above 0 or a weighting")
         return {**super().without_effect(settings), **needs}
 
     def initialize(self):

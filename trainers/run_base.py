@@ -88,10 +88,11 @@ class RunBase:
         asked = (known, cls.presets, arguments.preset, arguments.assignments)
         allowed = (cls.all_limits(), cls.all_choices())
         self.stages = cls.stages_of(self.modalities, common_settings(*asked, *allowed))
-        left_out = {stage.name for stage in cls.stages} - set(self.stage_names)
+        every = {stage.name for stage in cls.stages}
+        left_out = every - set(self.stage_names) if every >= set(self.stage_names) else set()
         named = [key.rpartition(".")[0] for key in arguments.assignments]
         for stage in [*left_out.intersection(named), *([arguments.stage] if arguments.stage is not None else [])]:
-            find_stage(self.stages, stage, cls.stages)
+            find_stage(self.stages, stage, left_out)
         self.settings = resolve_settings(*asked, self.stage_names, *allowed)
         for stage in self.stage_names:
             cls.check_settings(self.settings[stage])
@@ -129,8 +130,7 @@ class RunBase:
                 notes = [f"this model was begun with {key}={self.block[key]} instead of {value}, and goes on so"
                          for key, value in self.planned_block.items() if self.block[key] != value]
                 break
-        about = self.trainer_class.preset_notes.get(self.arguments.preset)
-        return [*([about] if about else []), *notes,
+        return [*self.trainer_class.notes(list(self.settings.values())), *notes,
                 *self.trainer_class.prepare(self.block, self.modalities, self.preprocessed)]
 
     @property
@@ -231,8 +231,9 @@ class RunBase:
                          for line in differences(key, earlier.get(key), record[key]) if not line.startswith(free)]
             if differing and any(file.parent.rglob("checkpoint_*.pth")):
                 shown = "; ".join(differing[:5]) + (" ..." if len(differing) > 5 else "")
-                same = "use the same settings" if earlier.get("preset") == record["preset"] else \
-                    f"continue it with --preset {earlier.get('preset')}"
+                was = earlier.get("preset")
+                same = "use the same settings" if was == record["preset"] or was not in self.trainer_class.presets else \
+                    f"continue it with --preset {was} and the settings of its run.json"
                 raise NnmissError(f"{file.parent} was trained with other settings: {shown}. Add --tag NAME to keep "
                                   f"this as a second run, {same}, or delete that folder")
 

@@ -25,7 +25,6 @@ class SharedHooks:
     unused: tuple[str, ...] = ()  # common settings that mean nothing to the method, and are refused
     presets: dict[str, dict[str, object]] = {"paper": {}}
     default_preset: str = "paper"  # the one of a run that names none
-    preset_notes: dict[str, str] = {}  # preset -> what a user should know who did not ask for it
     limits: dict[str, tuple[float, float]] = {}  # smallest and largest value of the method's numbers
     choices: dict[str, tuple] = {}  # what its other settings may be
 
@@ -39,6 +38,11 @@ class SharedHooks:
 
     def before_iteration(self) -> None:
         """Called before every training iteration, when `self.iteration` is its number in this stage."""
+
+    @classmethod
+    def notes(cls, settings: list[dict[str, object]]) -> list[str]:
+        """What a user should know of a run with these settings of its stages, who may not have asked for them."""
+        return []
 
     @classmethod
     def known_settings(cls) -> dict[str, object]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
@@ -25,11 +26,11 @@ class Stage:
     drop_modalities: bool = True
 
 
-def find_stage(stages: tuple[Stage, ...], name: str, all_stages: tuple[Stage, ...] = ()) -> int:
+def find_stage(stages: tuple[Stage, ...], name: str, left_out: Collection[str] = ()) -> int:
     """Position of the stage of this name. Raises NnmissError with the names, also for one that settings leave out."""
     names = [stage.name for stage in stages]
     if name not in names:
-        if any(stage.name == name for stage in all_stages):
+        if name in left_out:
             raise NnmissError(f"stage {name!r} is left out by this run's preset or settings, which train "
                               f"{' and '.join(names)}. nnmiss_train ... --set help lists the stages of a --preset")
         raise NnmissError(f"stage {name!r} is unknown for this method. {nearest_names(name, names)}")

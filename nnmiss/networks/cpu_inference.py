@@ -16,8 +16,8 @@ NATIVE_LIMIT = 20480  # torch leaves 3D convolutions of one sample with fewer va
 def quicken(network: nn.Module) -> nn.Module:
     """Lets the convolutions and instance normalisations of nnU-Net's blocks take the fast paths of this file.
 
-    Only the classes of these modules change: parameters, names and what happens with gradients, on CUDA, in half
-    precision or in another memory layout stay. Returns the network.
+    Only the classes of these modules change: parameters and names stay, and so does all that happens on CUDA. With
+    gradients, in half precision or in another memory layout only lone small samples take another path. Returns the network.
     """
     for module in network.modules():
         if isinstance(module, ConvDropoutNormReLU):  # what its convolution gives belongs to nobody else
@@ -42,18 +42,23 @@ def by_voxel(x: Tensor) -> Tensor:
 
 
 class QuickConv3d(nn.Conv3d):
-    """Kernels of one voxel are a matrix product; a lone small sample is two, in training too."""
+    """Kernels of one voxel are a matrix product; what torch would convolve with slow loops is two samples."""
 
     def forward(self, x):
         plain = self.stride == self.dilation == (1, 1, 1) and self.groups == 1 and self.padding_mode == "zeros" \
             and isinstance(self.padding, tuple)
         if is_quick(x) and plain and self.kernel_size == (1, 1, 1) and self.padding == (0, 0, 0):
             return F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
-        if x.device.type != "cpu" or len(x) != 1 or x[0, :, :, :, 0].numel() > NATIVE_LIMIT:
+        if not self.is_slow(x):
             return super().forward(x)
         if plain and x.shape[2] % 2 == 0 and self.kernel_size[0] == 2 * self.padding[0] + 1:
             return self.in_halves(x)
         return super().forward(x.expand(2, -1, -1, -1, -1))[:1]
+
+    def is_slow(self, x: Tensor) -> bool:
+        """Whether torch leaves this input to its own loops: on the CPU a lone small sample, and a kernel of 3."""
+        return (x.device.type == "cpu" and len(x) == 1 and x[0, :, :, :, 0].numel() <= NATIVE_LIMIT
+                and self.groups == 1 and max(self.kernel_size) == 3)
 
     def in_halves(self, x: Tensor) -> Tensor:
         """(1, C, D, H, W) -> (1, C', D, H, W), as a batch of its two halves along D with what the kernel sees beyond.
