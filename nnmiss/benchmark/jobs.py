@@ -9,7 +9,6 @@ from pathlib import Path
 
 from nnmiss.benchmark.variants import FULL, Variant
 from nnmiss.errors import NnmissError
-from nnmiss.trainers import classifier_class, method_class
 
 LONGEST_TAG = 80  # folder names end at 255 characters, and the tag is one part
 
@@ -76,12 +75,6 @@ class Job:
         return {**self.conditions.common, **self.variant.assignments}
 
     @property
-    def preset(self) -> str:
-        """The variant's preset, or the method's default, which may be another in another version."""
-        find = classifier_class if self.conditions.classification else method_class
-        return self.variant.preset or find(self.variant.method).default_preset
-
-    @property
     def subset(self) -> str:
         """The only subset of a dedicated network; "" for all others."""
         return self.assignments.get("subset", "")
@@ -115,7 +108,7 @@ class Job:
         c = self.conditions
         command = ["nnmiss_train", c.dataset_name, self.variant.method, str(self.fold), "-c", c.configuration,
                    "-p", c.plans, "--seed", str(self.seed), "--tag", self.tag,
-                   "--preset", self.preset,
+                   *(["--preset", self.variant.preset] if self.variant.preset else []),
                    *(["--missing", self.missing] if self.missing else []), *self._device(), "--disable_progress_bar"]
         return command + (["--set", *(f"{key}={value}" for key, value in self.assignments.items())]
                           if self.assignments else [])

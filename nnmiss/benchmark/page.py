@@ -30,9 +30,9 @@ def described_jobs(jobs: list[Job], states: pd.Series, reference: str, evaluated
              f"seeds {_list(job.seed for job in jobs)}, missing tables {_list(job.table for job in jobs)}.",
              f"Settings of all variants: {common}. Reference: {reference}.",
              f"{evaluated} nnmiss {__version__}."]
-    variants = {job.variant.name: (job.variant, job.preset) for job in jobs}
-    own = [f"- {v.name}: `{v.method}`, preset {preset}"
-           + "".join(f" `{key}={value}`" for key, value in v.assignments.items()) for v, preset in variants.values()]
+    variants = {job.variant.name: job.variant for job in jobs}
+    own = [f"- {v.name}: `{v.method}`" + (f", preset {v.preset}" if v.preset else "")
+           + "".join(f" `{key}={value}`" for key, value in v.assignments.items()) for v in variants.values()]
     return "\n".join(lines) + "\n\n" + "\n".join(own) + "\n"
 
 

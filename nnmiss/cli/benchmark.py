@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -131,7 +132,12 @@ def planned_jobs(args: argparse.Namespace) -> list[Job]:
         return run_folders(RunArguments(conditions.dataset_name, variant.method, fold, conditions.configuration,
                                         conditions.plans, tag=tag))[1]
 
-    return make_jobs(conditions, read_variants(args.runs, args.runs_file), [None if t == FULL else t for t in args.missing],
+    def with_preset(variant: Variant) -> Variant:  # by its name, as another version may have another default
+        asked = RunArguments(conditions.dataset_name, variant.method, 0, preset=variant.preset)
+        return replace(variant, preset=asked.preset)
+
+    variants = [with_preset(variant) for variant in read_variants(args.runs, args.runs_file)]
+    return make_jobs(conditions, variants, [None if t == FULL else t for t in args.missing],
                      [parse_fold(fold) for fold in args.folds], args.seeds, fold_folder)
 
 
