@@ -56,8 +56,8 @@ def mean_recomputed(num_modalities: int, samples: int, kept: int, whole: int) ->
 def filling_widths(features: Sequence[int]) -> list[float]:
     """The WIDTHS that leave features that are multiples of 8, from 16 on, multiples of 8.
 
-    Tensor cores take half-precision channels in eights: 12 take as long there as 16, which OPERATIONS_PER_BYTE knows
-    nothing of. Widths of 32 features are multiples of 8 anyway.
+    Tensor cores take half-precision channels in eights (NVIDIA's guidance, not measured here), so that 12 are worth no
+    more than 16 cost, which OPERATIONS_PER_BYTE knows nothing of. Widths of 32 features are multiples of 8 anyway.
     """
     eights = [number for number in features if number >= 16 and number % 8 == 0]
     return [width for width in WIDTHS if all(scaled_width(number, width) % 8 == 0 for number in eights)]
