@@ -143,7 +143,7 @@ def test_without_distillation_the_training_says_so_and_keeps_no_case_out(tiny, c
     assert json.loads((fold / "run.json").read_text())["held_out_cases"] == []
     assert not (fold / "importance_weights.csv").exists() and not (fold / "features.csv").exists()
     run("--preset", "best", "--no_val", "--tag", "out", "--set", "meta_cases=1", epochs=1)
-    assert "nothing looks at them: --set meta_cases=0" in capsys.readouterr().out
+    assert "metakd does not look at them: --set meta_cases=0" in capsys.readouterr().out
     run("--preset", "best", "--no_val", "--tag", "distilled", "--set", "alpha=0.1", epochs=1)
     assert "without its distillation" not in capsys.readouterr().out
     with pytest.raises(NnmissError, match="meta_interval=7: it changes nothing without an alpha above 0 or a weighting"):

@@ -104,6 +104,10 @@ class ModalityImportance:
         """Whether w is measured, or features are distilled, whose statistics are logged with it; else nothing is."""
         return self.alpha > 0 or self.weighting != "equal"
 
+    @property
+    def looks_at_held_out(self) -> bool:
+        return self.w_counts
+
     def before_iteration(self):
         if self.w_counts and self.iteration % self.update_interval == 0:
             seen = [self.update_importance(step) for step in range(self.meta_steps if self.weighting in LEARNED else 1)]

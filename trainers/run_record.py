@@ -9,9 +9,9 @@ from pathlib import Path
 def case_notes(trainer, training: list[str]) -> list[str]:
     """What a user should know about the cases of a fold: too few, or a modality nobody can learn."""
     notes = []
-    if trainer.held_out and not getattr(trainer, "w_counts", True):
+    if trainer.held_out and not trainer.looks_at_held_out:
         notes.append(f"{len(trainer.held_out)} of {len(training)} training cases are held out, as meta_cases says, but "
-                     "with alpha=0 and weighting=equal nothing looks at them: --set meta_cases=0 trains on them")
+                     f"with these settings {trainer.method} does not look at them: --set meta_cases=0 trains on them")
     elif trainer.held_out and (not trainer.num_held_out() or set(training) <= set(trainer.held_out)):
         why = f"with {len(training)} training case(s) none can be held out (that takes five)" if trainer.num_held_out() \
             else "no case is held out, as meta_cases=0 says"

@@ -109,6 +109,11 @@ class SharedHooks:
         """How many training cases the method wants held out (nnmiss.trainers.splits.hold_out)."""
         return 0
 
+    @property
+    def looks_at_held_out(self) -> bool:
+        """Whether these settings use the held-out cases; where not, the user is told that they only cost."""
+        return True
+
     def training_cases(self, cases: list[str]) -> list[str]:
         """Which of `cases` this stage uses, to train and to validate its epochs; `self.available` says what they have."""
         return cases
