@@ -4,8 +4,9 @@ python benchmarks/accuracy.py FOLDER --regimes few incomplete --variants VARIANT
 python benchmarks/accuracy.py FOLDER --regimes few --variants FINAL.txt --seeds 0 1 2 3 4 5 6 7 --data final
 python benchmarks/accuracy.py FOLDER --regimes patients --variants FINAL.txt --data open_ms --source open_ms_mni
 
-FOLDER keeps everything; stop it and call it again as often as you like. VARIANTS.txt has a line per variant as
-nnmiss_benchmark takes them, without num_epochs; `modality_dropout`, the baseline, is added where it is not there.
+FOLDER keeps everything; stop it and call it again as often as you like. VARIANTS.txt has a line "NAME: METHOD ..." per
+variant as nnmiss_benchmark takes them, without num_epochs. One is named modality_dropout: the baseline, with the settings
+that the others share, such as ema_decay.
 
 1. Equal cost: an iteration of every variant and stage is timed in turns with the baseline's (processor time of one thread,
    with loading and augmentation), and each gets the epochs that fit into the baseline's time (REGIME/cost.json; a
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,14 +48,15 @@ def main() -> None:
         os.environ[f"nnUNet_{part}"] = str(folder / part)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("nnUNet_n_proc_DA", "0")  # loading counts as a part of an iteration, and runs can be repeated
-    lines = with_reference(read_lines(args.variants))
+    lines = read_lines(args.variants)
     for name in args.regimes:
         regime, dataset = REGIMES[name], DATASETS[args.data]
         dataset.prepare(folder, regime, args.source)
-        output = folder / f"{dataset.name.lower()}_{name}"
+        tag = name if args.length == 1 else f"{name}-{args.length:g}"  # runs of another length are other runs
+        output = folder / f"{dataset.name.lower()}_{tag}"
         output.mkdir(exist_ok=True)
         conditions = ["-d", str(dataset.number), "--folds", *dataset.folds(regime), "-p", PLANS,
-                      "-c", dataset.configuration, "-device", "cpu", "--tag", name,
+                      "-c", dataset.configuration, "-device", "cpu", "--tag", tag,
                       *(["--missing", regime.missing] if regime.missing else [])]
         common = [*COMMON, *dataset.settings]
         runs = with_epochs(lines, regime.iterations * args.length, output, conditions, common)
@@ -82,15 +85,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The variants, without comments."""
-    lines = (line.split("#")[0].strip() for line in file.read_text().splitlines())
-    return [line for line in lines if line]
-
-
-def with_reference(lines: list[str]) -> list[str]:
-    """The lines, each with a name, and the baseline among them."""
-    named = [line if ": " in line else f"{line}: {line}" for line in lines]
-    return named if any(line.startswith(f"{REFERENCE}: ") for line in named) else [f"{REFERENCE}: {REFERENCE}", *named]
+    """The variants, without comments, each with a name; stops the program where one has none, or no baseline is there."""
+    lines = [line for line in (line.split("#")[0].strip() for line in file.read_text().splitlines()) if line]
+    for line in lines:
+        if not re.match(r"[^=]+: ", line):
+            sys.exit(f"{file}: {line!r} has no name, expected \"NAME: {line}\"")
+    if not any(line.startswith(f"{REFERENCE}: ") for line in lines):
+        sys.exit(f"{file} lacks \"{REFERENCE}: {REFERENCE} ...\", the baseline with the settings that the others share")
+    return lines
 
 
 def with_epochs(lines: list[str], budget: float, output: Path, conditions: list[str], common: list[str]) -> list[str]:

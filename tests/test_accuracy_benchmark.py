@@ -52,11 +52,15 @@ def test_epochs_cost_what_the_baseline_has_time_for(benchmark):
     assert benchmark["accuracy"].epochs_of("modality_dropout: modality_dropout", 1024, {"train": [1.0, 0.0]}) == 32
 
 
-def test_the_baseline_is_always_there(benchmark):
-    accuracy = benchmark["accuracy"]
-    assert accuracy.with_reference(["a: metakd alpha=0"]) == ["modality_dropout: modality_dropout", "a: metakd alpha=0"]
-    own = ["modality_dropout: modality_dropout ema_decay=0.9", "metakd"]
-    assert accuracy.with_reference(own) == [own[0], "metakd: metakd"]
+def test_every_variant_has_a_name_and_one_is_the_baseline(benchmark, tmp_path):
+    file, accuracy = tmp_path / "variants.txt", benchmark["accuracy"]
+    file.write_text("# all\nmodality_dropout: modality_dropout ema_decay=0.9  # the baseline\n\na: metakd alpha=0\n")
+    assert accuracy.read_lines(file) == ["modality_dropout: modality_dropout ema_decay=0.9", "a: metakd alpha=0"]
+    unnamed = "modality_dropout: modality_dropout\nmetakd alpha=0"
+    for text, expected in ("a: metakd alpha=0", "the baseline"), (unnamed, "'metakd alpha=0' has no name"):
+        file.write_text(text)
+        with pytest.raises(SystemExit, match=expected):
+            accuracy.read_lines(file)
 
 
 def test_columns_and_differences(benchmark, tmp_path):
