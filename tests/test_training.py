@@ -138,14 +138,14 @@ def test_a_stage_that_the_preset_leaves_out_is_named_as_such(tiny):
 
 def test_without_distillation_the_training_says_so_and_keeps_no_case_out(tiny, capsys):
     run("--preset", "best", "--no_val", epochs=1)
-    assert "without its distillation" in capsys.readouterr().out
+    assert "nothing is distilled" in capsys.readouterr().out
     fold = fold_folder(tiny)
     assert json.loads((fold / "run.json").read_text())["held_out_cases"] == []
     assert not (fold / "importance_weights.csv").exists() and not (fold / "features.csv").exists()
     run("--preset", "best", "--no_val", "--tag", "out", "--set", "meta_cases=1", epochs=1)
     assert "metakd does not look at them: --set meta_cases=0" in capsys.readouterr().out
     run("--preset", "best", "--no_val", "--tag", "distilled", "--set", "alpha=0.1", epochs=1)
-    assert "without its distillation" not in capsys.readouterr().out
+    assert "nothing is distilled" not in capsys.readouterr().out
     with pytest.raises(NnmissError, match="meta_interval=7: it changes nothing without an alpha above 0 or a weighting"):
         run("--preset", "best", "--set", "meta_interval=7")
 

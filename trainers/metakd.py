@@ -129,8 +129,8 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
     @classmethod
     def notes(cls, settings):
         return [] if any(stage["alpha"] for stage in settings) else [
-            "with alpha=0 this is MetaKD's network without its distillation, which gained nothing where it was measured; "
-            "the published method is --preset paper"]
+            "with alpha=0 nothing is distilled, as distillation gained nothing where it was measured; the published MetaKD "
+            "is --preset paper"]
 
     @classmethod
     def stages_of(cls, modalities, settings):
