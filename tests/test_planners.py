@@ -146,7 +146,8 @@ MEMORY = [  # dim, residual, modalities, checkpointing, passes
 
 @pytest.mark.parametrize(("dim", "residual", "m", "checkpointing", "passes"), MEMORY)
 def test_estimated_memory_is_what_the_step_takes(dim, residual, m, checkpointing, passes):
-    check_memory(configuration(dim, residual, features=(8, 12, 16), patch=16 if dim == 3 else 48), m, checkpointing, passes)
+    # in smaller patches the scratch of the processor's own convolutions shows: 5 % at 16^3 with AVX2, less with AVX-512
+    check_memory(configuration(dim, residual, features=(8, 12, 16), patch=32 if dim == 3 else 48), m, checkpointing, passes)
 
 
 @pytest.mark.slow
