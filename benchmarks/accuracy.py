@@ -86,6 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_lines(file: Path) -> list[str]:
     """The variants, without comments, each with a name; stops the program where one has none, or no baseline is there."""
+    if not file.is_file():
+        sys.exit(f"--variants {file}: no such file, expected one with a line \"NAME: METHOD ...\" per variant")
     lines = [line for line in (line.split("#")[0].strip() for line in file.read_text().splitlines()) if line]
     for line in lines:
         if not re.match(r"[^=]+: ", line):

@@ -61,6 +61,8 @@ def test_every_variant_has_a_name_and_one_is_the_baseline(benchmark, tmp_path):
         file.write_text(text)
         with pytest.raises(SystemExit, match=expected):
             accuracy.read_lines(file)
+    with pytest.raises(SystemExit, match=r"gone\.txt: no such file"):
+        accuracy.read_lines(tmp_path / "gone.txt")
 
 
 def test_columns_and_differences(benchmark, tmp_path):

@@ -119,7 +119,7 @@ class nnMissTrainerMetaKD(FullSetTeaching, MetaKD, MissingModalityTrainer):
         "paper": {},
         "official": {"schedule": "poly", "weight_decay": 0.0, "imputation": "bottleneck",
                      "meta_weight_decay": 5e-4, "meta_steps": 20, "meta_batch_size": 1, "missing.meta_interval": 500},
-        # documentation/explanation/metakd.md says what each of these is worth, and what was tried and is not here
+        # documentation/explanation/metakd.md says what each of these is worth, reference/metakd_search.md what is not here
         "best": {"fusion": "linear", "imputation": "none", "modality_specific": "norm", "separate_stages": 1,
                  "warmup": False, "num_epochs": 1000, "schedule": "poly", "alpha": 0.0, "weighting": "equal",
                  "meta_cases": 0},
